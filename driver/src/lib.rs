@@ -1,0 +1,3 @@
+//! The modelmount CSI driver: the Container Storage Interface on top of the [`modelmount`] library.
+
+pub mod csi;

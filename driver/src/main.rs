@@ -1,0 +1,3 @@
+//! The `modelmount` command.
+
+fn main() {}
