@@ -20,9 +20,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut config = prost_build::Config::new();
     config.skip_debug(&secret_bearing);
-    tonic_prost_build::configure()
-        .build_client(true)
-        .build_server(true)
-        .compile_fds_with_config(files, config)?;
+    tonic_prost_build::configure().build_client(true).build_server(true).compile_fds_with_config(files, config)?;
     Ok(())
 }

@@ -6,11 +6,13 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 /// The result of every fallible operation of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type BoxedError = Box<dyn StdError + Send + Sync + 'static>;
+type SharedError = Arc<dyn StdError + Send + Sync + 'static>;
 
 /// What went wrong, as far as a caller needs to know it to decide what to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,11 +53,12 @@ impl ErrorKind {
     }
 }
 
-/// An error: see the [module documentation](self).
+/// An error: see the [module documentation](self). Cheap to clone, since several callers may wait for one download.
+#[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
     context: String,
-    source: Option<BoxedError>,
+    source: Option<SharedError>,
 }
 
 impl Error {
@@ -66,7 +69,7 @@ impl Error {
 
     /// An error caused by another.
     pub fn with_source(kind: ErrorKind, context: impl Into<String>, source: impl Into<BoxedError>) -> Self {
-        Self { kind, context: context.into(), source: Some(source.into()) }
+        Self { kind, context: context.into(), source: Some(source.into().into()) }
     }
 
     /// An error of the file system at the given action, its kind told from the operating system's code.

@@ -269,7 +269,9 @@ impl Manifest {
         if entries.is_empty() {
             return Err(Error::new(
                 ErrorKind::NotFound,
-                format!("allowPatterns and ignorePatterns leave none of the {listed} files of {uri}: check the patterns"),
+                format!(
+                    "allowPatterns and ignorePatterns leave none of the {listed} files of {uri}: check the patterns"
+                ),
             ));
         }
         for path in entries.keys() {
@@ -278,7 +280,7 @@ impl Manifest {
             }
         }
         let entries: Vec<Entry> = entries.into_values().collect();
-        let id = identity(&entries);
+        let id = identity(entries.iter().map(|entry| (&entry.path, entry.origin)));
         Ok(Self { uri: uri.clone(), revision, entries, id })
     }
 
@@ -333,11 +335,12 @@ fn origin(store: &str, item: &Item) -> Digest {
     Digest::from_hasher(hasher)
 }
 
-fn identity(entries: &[Entry]) -> Digest {
+/// The id of a manifest with these paths, sorted, and origins.
+pub(crate) fn identity<'a>(files: impl IntoIterator<Item = (&'a RelPath, Digest)>) -> Digest {
     let mut hasher = Sha256::new();
     hasher.update("modelmount manifest 1\n");
-    for entry in entries {
-        hasher.update(format!("{} {}\0", entry.origin.hex(), entry.path));
+    for (path, origin) in files {
+        hasher.update(format!("{} {path}\0", origin.hex()));
     }
     Digest::from_hasher(hasher)
 }

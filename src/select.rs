@@ -25,10 +25,7 @@ impl Selection {
     pub fn parse(allow: Option<&str>, ignore: Option<&str>) -> Result<Self> {
         let allow = allow.map(|text| patterns("allowPatterns", text)).transpose()?;
         let ignore = ignore.map(|text| patterns("ignorePatterns", text)).transpose()?;
-        Ok(Self {
-            allow: allow.filter(|set| !set.is_empty()),
-            ignore: ignore.unwrap_or_default(),
-        })
+        Ok(Self { allow: allow.filter(|set| !set.is_empty()), ignore: ignore.unwrap_or_default() })
     }
 
     /// Whether the file at this path is wanted.
@@ -54,9 +51,10 @@ fn patterns(key: &str, text: &str) -> Result<GlobSet> {
         if glob.ends_with('/') {
             glob.push('*');
         }
-        let glob = GlobBuilder::new(&glob).literal_separator(false).backslash_escape(false).build().map_err(|error| {
-            invalid(format!("{pattern:?} is not a valid pattern ({}); to match a bracket write [[]", error.kind()))
-        })?;
+        let glob =
+            GlobBuilder::new(&glob).literal_separator(false).backslash_escape(false).build().map_err(|error| {
+                invalid(format!("{pattern:?} is not a valid pattern ({}); to match a bracket write [[]", error.kind()))
+            })?;
         set.add(glob);
     }
     set.build().map_err(|error| invalid(format!("the patterns can't be combined ({error})")))

@@ -81,7 +81,8 @@ impl ModelUri {
                 shown_text(text)
             )));
         };
-        let scheme: Scheme = scheme.parse().map_err(|error: Error| error.within(format!("\"{}\"", shown_text(text))))?;
+        let scheme: Scheme =
+            scheme.parse().map_err(|error: Error| error.within(format!("\"{}\"", shown_text(text))))?;
         let start = text.len() - rest.len();
         let end = start + rest.find(['/', '?']).unwrap_or(rest.len());
         let uri = Self { text: text.into(), scheme, authority: (start, end) };

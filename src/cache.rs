@@ -1,0 +1,205 @@
+//! The node's cache: verified files, each stored once, and the models that are made of them.
+//!
+//! ```text
+//! <root>/layout                     {"version": 1}
+//! <root>/lock                       flock: one process per cache
+//! <root>/boot                       boot id of the machine when the cache was last opened
+//! <root>/blobs/sha256/ab/<hex>      one file's content, 0444, verified, immutable
+//! <root>/origins/ab/<key>           symlink "sha256:<hex>": which content one version of a file at a source has
+//! <root>/partial/<key>/             a file on its way, or one that is not known to be on the disk yet
+//! <root>/snapshots/<id>/            manifest.json, tree/ (hard links to blobs): one model, ready to be mounted
+//! <root>/leases/<key>.json          who has which model
+//! <root>/grants/                    (reserved: who was found to have the right to what)
+//! <root>/trash/                     renamed first, unlinked later
+//! ```
+//!
+//! **Keys.** An origin key is the digest of store, location, validator and size ([`crate::Entry::origin`]); a snapshot's
+//! id is the digest of its files' paths and origins ([`crate::Manifest::id`]). Content is found by origin only, never
+//! by a digest that a source merely declares: naming a file's digest must not be enough to be given it.
+//!
+//! **Commit.** A blob and a snapshot appear by one atomic step (`link`, `rename`) after their content was verified.
+//!
+//! **Power loss.** Nobody waits for the disk. A blob is linked from its `partial/<key>/data`, and that directory goes
+//! only after the content was flushed, in the background. A blob whose partial is still there when the cache is opened
+//! under another boot id may have lost bytes: it is demoted to what it was, a partial, with every snapshot that has it.
+//!
+//! **Trust.** A snapshot is checked against its manifest, and its files against their blobs, when it is first used.
+//!
+//! **Roots.** What a lease names is in use. A blob is in use as long as a snapshot links it.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{Digest, Manifest};
+
+mod blob;
+mod layout;
+mod lease;
+mod recover;
+mod snapshot;
+mod space;
+mod sync;
+
+pub use lease::{Lease, Leases};
+pub use snapshot::{Snapshot, StoredFile, Summary};
+pub use space::{KeepFree, Reservation};
+
+use layout::Layout;
+use snapshot::Contents;
+use space::Space;
+use sync::Syncer;
+
+/// An open cache. One process has it at a time.
+#[derive(Debug)]
+pub struct Cache {
+    layout: Layout,
+    leases: Leases,
+    space: Space,
+    syncer: Syncer,
+    /// Snapshots that this process has checked or made.
+    checked: Mutex<HashMap<Digest, Arc<Contents>>>,
+    _lock: Flock<File>,
+}
+
+impl Cache {
+    /// Opens the cache at `root`, making it if there is none, and puts right what a crash left behind.
+    ///
+    /// # Errors
+    /// [`ErrorKind::FailedPrecondition`] when another process has it or another version wrote it; [`ErrorKind::Io`].
+    pub fn open(root: &Path, keep_free: KeepFree) -> Result<Self> {
+        let layout = Layout::create(root)?;
+        let lock = lock(&layout.lock())?;
+        layout.check_version()?;
+        let committed = recover::recover(&layout)?;
+        let leases = Leases::load(layout.leases())?;
+        let syncer = Syncer::start(layout.clone());
+        for partial in committed {
+            syncer.enqueue(partial);
+        }
+        let space = Space::new(root.to_owned(), keep_free);
+        Ok(Self { layout, leases, space, syncer, checked: Mutex::default(), _lock: lock })
+    }
+
+    /// The directory of the cache.
+    pub fn root(&self) -> &Path {
+        self.layout.root()
+    }
+
+    /// The directory below which each model has its directory, named by its id, with the files in `tree`.
+    pub fn snapshots_dir(&self) -> PathBuf {
+        self.layout.snapshots()
+    }
+
+    /// Who has which model.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Sets room aside for a download.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ResourceExhausted`], with the figures.
+    pub fn reserve(&self, bytes: u64) -> Result<Reservation> {
+        self.space.reserve(bytes)
+    }
+
+    /// The model with this id, if it is complete. Takes constant time once this process knows the model; the first
+    /// time, each of its files is looked at. A snapshot that is not as its manifest says is put aside.
+    pub fn snapshot(&self, id: Digest) -> Option<Snapshot> {
+        let directory = self.layout.snapshot(id);
+        let known = self.checked.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map(Arc::clone);
+        if let Some(contents) = known.filter(|_| directory.join("tree").is_dir()) {
+            return Some(Snapshot::new(id, directory, contents));
+        }
+        if !directory.exists() {
+            return None;
+        }
+        match snapshot::check(&self.layout, id) {
+            Ok(contents) => Some(self.remember(id, contents)),
+            Err(error) => {
+                tracing::warn!(snapshot = %id, error = %error.report(), "a model in the cache is damaged and is put aside");
+                self.forget(id);
+                None
+            }
+        }
+    }
+
+    /// Whether this version of a file is here: its digest and size.
+    pub(crate) fn known(&self, origin: Digest) -> Option<(Digest, u64)> {
+        blob::known(&self.layout, origin)
+    }
+
+    /// The directory in which a file is downloaded.
+    pub(crate) fn partial(&self, origin: Digest) -> PathBuf {
+        self.layout.partial(origin)
+    }
+
+    /// Makes a blob of a downloaded file.
+    pub(crate) fn commit(&self, origin: Digest, digest: Digest) -> Result<()> {
+        blob::commit(&self.layout, origin, digest)?;
+        self.syncer.enqueue(origin);
+        Ok(())
+    }
+
+    /// Makes a snapshot of blobs that are all here.
+    pub(crate) fn assemble(&self, manifest: &Manifest, files: Vec<StoredFile>) -> Result<Snapshot> {
+        let contents = snapshot::assemble(&self.layout, manifest, files)?;
+        Ok(self.remember(manifest.id(), contents))
+    }
+
+    /// What is in the cache at `root`, which another process may have open: complete models, by id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no cache at `root`.
+    pub fn list(root: &Path) -> Result<Vec<Summary>> {
+        let layout = Layout::existing(root)?;
+        layout.check_version()?;
+        let leases = Leases::load(layout.leases())?;
+        snapshot::list(&layout, &leases)
+    }
+
+    /// Whether the cache can take another model: its disk is there and writable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] or [`ErrorKind::ResourceExhausted`], saying why not.
+    pub fn probe(&self) -> Result<()> {
+        let probe = self.layout.trash().join("probe");
+        let failed = |error| Error::io(format!("the cache at {} can't be written", self.root().display()), error);
+        fs::write(&probe, b"").map_err(failed)?;
+        fs::remove_file(&probe).map_err(failed)
+    }
+
+    fn remember(&self, id: Digest, contents: Contents) -> Snapshot {
+        let contents = Arc::new(contents);
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&contents));
+        Snapshot::new(id, self.layout.snapshot(id), contents)
+    }
+
+    fn forget(&self, id: Digest) {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Err(error) = self.layout.discard(&self.layout.snapshot(id)) {
+            tracing::error!(snapshot = %id, error = %error.report(), "a damaged model can't be put aside");
+        }
+    }
+}
+
+fn lock(path: &Path) -> Result<Flock<File>> {
+    let failed = |error| Error::io(format!("can't open {}", path.display()), error);
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => Error::new(
+            ErrorKind::FailedPrecondition,
+            format!(
+                "another modelmount has the cache open ({} is locked); one plugin per cache directory",
+                path.display()
+            ),
+        ),
+        errno => Error::io(format!("can't lock {}", path.display()), io::Error::from(errno)),
+    })
+}

@@ -1,0 +1,60 @@
+//! Blobs: one file's content each, under its digest; and origins: which content a version of a file has.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use super::layout::Layout;
+use crate::error::{Error, Result};
+use crate::manifest::Digest;
+
+/// Whether this version of a file is here: its digest and size.
+pub(super) fn known(layout: &Layout, origin: Digest) -> Option<(Digest, u64)> {
+    let target = fs::read_link(layout.origin(origin)).ok()?;
+    let digest: Digest = target.to_str()?.parse().ok()?;
+    // The blob may be gone by now: then the link means nothing.
+    let blob = fs::symlink_metadata(layout.blob(digest)).ok()?;
+    blob.is_file().then_some((digest, blob.len()))
+}
+
+/// Makes a blob of the verified content in the origin's partial. The partial stays, until the content is on the disk.
+pub(super) fn commit(layout: &Layout, origin: Digest, digest: Digest) -> Result<()> {
+    let (partial, blob) = (layout.partial(origin), layout.blob(digest));
+    let data = partial.join("data");
+    let link = || {
+        fs::set_permissions(&data, Permissions::from_mode(0o444))?;
+        make_parent(&blob)?;
+        let was_there = match fs::hard_link(&data, &blob) {
+            // Another file of the same content was here first.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
+            linked => linked.map(|()| false)?,
+        };
+        point(layout, origin, digest)?;
+        Ok(was_there)
+    };
+    let was_there = link().map_err(|error| Error::io(format!("can't store {}", blob.display()), error))?;
+    if was_there { layout.discard(&partial) } else { Ok(()) }
+}
+
+/// Notes which content a version of a file has. A symlink is made whole or not at all, and holds its text in its inode.
+fn point(layout: &Layout, origin: Digest, digest: Digest) -> io::Result<()> {
+    let path = layout.origin(origin);
+    make_parent(&path)?;
+    let scratch = layout.scratch();
+    symlink(digest.to_string(), &scratch)?;
+    fs::rename(&scratch, &path)
+}
+
+fn make_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    match fs::create_dir(parent) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether two paths are the same file.
+pub(super) fn same_file(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}

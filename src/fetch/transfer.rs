@@ -1,0 +1,153 @@
+//! Fetches models into the cache: each model once, and each file once, however many ask at the same time.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
+
+use super::job::{self, Arrived, Claim, Job, Sink};
+use super::{Amounts, Limits};
+use crate::cache::{Cache, Reservation, Snapshot, StoredFile};
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{Digest, Entry, Manifest};
+use crate::source::Source;
+
+/// The transfers of one cache.
+#[derive(Debug)]
+pub struct Transfers {
+    cache: Arc<Cache>,
+    limits: Limits,
+    slots: Arc<Semaphore>,
+    runtime: Handle,
+    running: Mutex<HashMap<Digest, Weak<Transfer>>>,
+    files: Arc<FileLocks>,
+}
+
+impl Transfers {
+    /// Transfers into `cache`, whose work is done on `runtime`: not the one that answers requests.
+    pub fn new(cache: Arc<Cache>, limits: Limits, runtime: Handle) -> Self {
+        let slots = Arc::new(Semaphore::new(limits.connections.max(1)));
+        Self { cache, limits, slots, runtime, running: Mutex::default(), files: Arc::default() }
+    }
+
+    /// Joins the transfer of this model, or begins one. It goes on for as long as anybody holds it. Whoever joins
+    /// brings the newest credentials, which the transfer reads with from then on.
+    pub fn join(&self, manifest: Manifest, source: Arc<dyn Source>) -> Arc<Transfer> {
+        let id = manifest.id();
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|_, transfer| transfer.strong_count() > 0);
+        if let Some(transfer) = running.get(&id).and_then(Weak::upgrade).filter(|transfer| !transfer.has_failed()) {
+            transfer.job.renew(source);
+            return transfer;
+        }
+        let job = Arc::new(Job::new(source, Arc::clone(&self.slots), self.limits));
+        let (done, outcome) = watch::channel(None);
+        let work = fetch(Arc::clone(&self.cache), Arc::clone(&self.files), Arc::clone(&job), manifest);
+        let task = self.runtime.spawn(async move {
+            let result = work.await;
+            // Nobody may be waiting any more.
+            let _ = done.send(Some(result));
+        });
+        let transfer = Arc::new(Transfer { job, outcome, task: task.abort_handle() });
+        running.insert(id, Arc::downgrade(&transfer));
+        transfer
+    }
+}
+
+/// A model on its way into the cache. Dropping the last handle stops it; what has been fetched stays.
+#[derive(Debug)]
+pub struct Transfer {
+    job: Arc<Job>,
+    outcome: watch::Receiver<Option<Result<Snapshot>>>,
+    task: AbortHandle,
+}
+
+impl Transfer {
+    /// How far it has come.
+    pub fn amounts(&self) -> Amounts {
+        self.job.progress.amounts()
+    }
+
+    /// Waits for the end. May be called, and given up, any number of times.
+    ///
+    /// # Errors
+    /// The transfer's error.
+    pub async fn wait(&self) -> Result<Snapshot> {
+        let mut outcome = self.outcome.clone();
+        let lost = || Error::new(ErrorKind::Internal, "the download ended without a result");
+        let result = outcome.wait_for(Option::is_some).await.map_err(|_| lost())?.clone();
+        result.unwrap_or_else(|| Err(lost()))
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(&*self.outcome.borrow(), Some(Err(_)))
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn fetch(cache: Arc<Cache>, files: Arc<FileLocks>, job: Arc<Job>, manifest: Manifest) -> Result<Snapshot> {
+    if let Some(snapshot) = cache.snapshot(manifest.id()) {
+        return Ok(snapshot);
+    }
+    let missing = manifest.entries().iter().filter(|entry| cache.known(entry.origin).is_none());
+    let room = cache.reserve(missing.filter_map(|entry| entry.size).fold(0, u64::saturating_add))?;
+    let sink = Arc::new(CacheSink { cache: Arc::clone(&cache), files, room });
+    let entries = manifest.entries().iter().cloned().map(Arc::new).collect();
+    let arrived = job::run(job, sink, entries).await?;
+    let stored =
+        |Arrived { entry, digest, size }| StoredFile { path: entry.path.clone(), size, digest, origin: entry.origin };
+    cache.assemble(&manifest, arrived.into_iter().map(stored).collect())
+}
+
+struct CacheSink {
+    cache: Arc<Cache>,
+    files: Arc<FileLocks>,
+    room: Reservation,
+}
+
+impl Sink for CacheSink {
+    async fn claim(&self, entry: &Entry) -> Claim {
+        let guard = self.files.lock(entry.origin).await;
+        Claim { guard: Some(guard), have: self.cache.known(entry.origin) }
+    }
+
+    fn directory(&self, entry: &Entry) -> PathBuf {
+        self.cache.partial(entry.origin)
+    }
+
+    fn commit(&self, arrived: &Arrived) -> Result<()> {
+        self.cache.commit(arrived.entry.origin, arrived.digest)?;
+        self.room.used(arrived.size);
+        Ok(())
+    }
+}
+
+/// One lock for each file that somebody is fetching.
+#[derive(Debug, Default)]
+struct FileLocks(Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>);
+
+impl FileLocks {
+    async fn lock(&self, origin: Digest) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if locks.len() > 1024 {
+                locks.retain(|_, lock| lock.strong_count() > 0);
+            }
+            let known = locks.get(&origin).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let lock = Arc::default();
+                locks.insert(origin, Arc::downgrade(&lock));
+                lock
+            })
+        };
+        lock.lock_owned().await
+    }
+}

@@ -1,0 +1,150 @@
+//! The HTTP client that all network sources share: one pool of connections, one TLS set-up, one policy.
+//!
+//! Every address is checked against the [`Policy`] after name resolution, at the moment of connecting, so that a name
+//! can't be rebound between check and use. Redirects are never followed here: a source that wants to follow one looks
+//! at it first, since credentials belong to the host that they were given for.
+
+use std::error::Error as StdError;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::Host;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::policy::Policy;
+
+/// A server that takes longer than this to accept a connection is unavailable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A transfer that brings no byte for so long has stalled: it is cut, and resumed on another connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Idle connections are dropped before common servers and load balancers drop them (60 s and more).
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// A shared HTTP client; cloning it shares the connections.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    client: reqwest::Client,
+    policy: Arc<Policy>,
+}
+
+impl HttpClient {
+    /// A client under `policy`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] when the TLS stack can't be set up.
+    pub fn new(policy: &Policy) -> Result<Self> {
+        // A process has one default provider; that another library has installed one already is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let policy = Arc::new(policy.clone());
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("modelmount/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .dns_resolver(CheckedResolver { policy: Arc::clone(&policy) })
+            // Parallel ranges want a connection each; HTTP/2 would put them all on one.
+            .http1_only()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(IDLE_TIMEOUT)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .build()
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "can't set up the HTTP client", error))?;
+        Ok(Self { client, policy })
+    }
+
+    /// Sends one request and returns the answer's head, whatever its status.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PermissionDenied`] when the policy refuses the host's address, else [`ErrorKind::Unavailable`].
+    pub async fn execute(&self, request: reqwest::Request) -> Result<reqwest::Response> {
+        // A literal address is never given to the resolver.
+        let literal = match request.url().host() {
+            Some(Host::Ipv4(v4)) => Some(IpAddr::V4(v4)),
+            Some(Host::Ipv6(v6)) => Some(IpAddr::V6(v6)),
+            _ => None,
+        };
+        if let Some(address) = literal {
+            self.policy.check_address(request.url().host_str().unwrap_or_default(), address)?;
+        }
+        let host = origin_text(request.url());
+        self.client.execute(request).await.map_err(|error| network_error(&host, error))
+    }
+}
+
+/// `scheme://host:port` of a URL: all of it that may be shown.
+pub(crate) fn origin_text(url: &url::Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+/// What a failed request or a broken body means.
+pub(crate) fn network_error(host: &str, error: reqwest::Error) -> Error {
+    if let Some(refusal) = cause::<Error>(&error) {
+        return Error::new(refusal.kind(), refusal.report());
+    }
+    let problem = if error.is_timeout() && error.is_connect() {
+        format!("{host} does not accept connections")
+    } else if error.is_timeout() {
+        format!("{host} has sent nothing for {} s", IDLE_TIMEOUT.as_secs())
+    } else if error.is_connect() {
+        format!("can't connect to {host}")
+    } else {
+        format!("the connection to {host} broke")
+    };
+    Error::with_source(ErrorKind::Unavailable, problem, Root(deepest(&error)))
+}
+
+/// The first error of this type in a chain.
+pub(crate) fn cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The text at the bottom of a chain: the operating system's or the TLS library's own words.
+pub(crate) fn deepest(error: &(dyn StdError + 'static)) -> String {
+    let mut bottom = error;
+    while let Some(source) = bottom.source() {
+        bottom = source;
+    }
+    bottom.to_string()
+}
+
+/// An error that is only text: the layers between would repeat the URL, query included.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Root(pub(crate) String);
+
+#[derive(Debug)]
+struct CheckedResolver {
+    policy: Arc<Policy>,
+}
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let policy = Arc::clone(&self.policy);
+        Box::pin(async move {
+            let host = name.as_str();
+            let found = tokio::net::lookup_host((host, 0)).await.map_err(|error| {
+                Error::with_source(ErrorKind::Unavailable, format!("the name {host} does not resolve"), error)
+            })?;
+            let mut refusal = None;
+            let mut allowed: Vec<SocketAddr> = Vec::new();
+            for address in found {
+                match policy.check_address(host, address.ip()) {
+                    Ok(()) => allowed.push(address),
+                    Err(error) => refusal = Some(error),
+                }
+            }
+            match refusal {
+                // Only addresses that were checked are ever connected to; refused ones are left out.
+                Some(error) if allowed.is_empty() => Err(error.into()),
+                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
+            }
+        })
+    }
+}

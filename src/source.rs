@@ -1,0 +1,200 @@
+//! Where models come from: the [`Source`] trait and the registry of its implementations.
+//!
+//! One file per source; a source never touches the cache. To add one, write `src/source/<name>.rs` and add its
+//! [`Registration`] to [`registry`]. Every source passes the conformance suite in `tests/`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
+
+use crate::credentials::Credentials;
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{Entry, Listing};
+use crate::policy::Policy;
+use crate::uri::ModelUri;
+
+#[cfg(feature = "file")]
+mod file;
+#[cfg(feature = "http")]
+mod http;
+#[cfg(feature = "s3")]
+mod s3;
+
+/// The bytes of one file, in order.
+pub type ByteStream = BoxStream<'static, Result<Bytes>>;
+
+/// What to read of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Portion {
+    /// All of it, however long it is.
+    Whole,
+    /// These bytes, of a file whose size is known.
+    Range(Range<u64>),
+}
+
+/// A place that holds one model, opened with the caller's credentials.
+///
+/// Implementations don't retry for long (the transfer does, with back-off), don't cache, and never fall back to
+/// credentials other than those that they were given.
+#[async_trait]
+pub trait Source: Send + Sync + fmt::Debug {
+    /// Lists the model's files without reading them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no such model, [`ErrorKind::Unauthenticated`] and
+    /// [`ErrorKind::PermissionDenied`] when the source says so, [`ErrorKind::Unavailable`] when it can't be asked.
+    async fn list(&self) -> Result<Listing>;
+
+    /// Asks the source whether these credentials may read this file, which [`Source::list`] has named. Cheap: no
+    /// content is read. Listing is a right of its own in most stores, so having listed proves nothing.
+    ///
+    /// # Errors
+    /// As [`Source::list`].
+    async fn authorize(&self, entry: &Entry) -> Result<()>;
+
+    /// Reads a file at exactly the version that `entry` names.
+    ///
+    /// The stream yields exactly the portion's bytes or ends in an error; for [`Portion::Whole`] of a file of unknown
+    /// size its end is the file's end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Changed`] when the source has another version by now; else as [`Source::list`].
+    /// [`ErrorKind::RangesUnsupported`] when the server does not serve ranges of this file: the caller then reads the
+    /// whole.
+    async fn read(&self, entry: &Entry, portion: Portion) -> Result<ByteStream>;
+}
+
+/// Settings of a source beside the URI (endpoint, region, …), by attribute name.
+pub type Options = BTreeMap<String, String>;
+
+/// An attribute that a source understands.
+#[derive(Clone, Copy, Debug)]
+pub struct Attribute {
+    /// Name, as in `volumeAttributes`.
+    pub name: &'static str,
+    /// What it means, in one line.
+    pub meaning: &'static str,
+}
+
+/// What all sources of a process share.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// What requests may reach.
+    pub policy: Policy,
+    /// Connections, shared so that a publish does not pay for a new handshake.
+    #[cfg(feature = "net")]
+    pub http: crate::net::HttpClient,
+}
+
+impl Context {
+    /// A context under `policy`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] when the TLS stack can't be set up.
+    pub fn new(policy: Policy) -> Result<Self> {
+        Ok(Self {
+            #[cfg(feature = "net")]
+            http: crate::net::HttpClient::new(&policy)?,
+            policy,
+        })
+    }
+}
+
+/// A source's entry in the registry.
+#[derive(Debug)]
+pub struct Registration {
+    /// Name of the source, and of its cargo feature.
+    pub name: &'static str,
+    /// Forms of URI that it reads, for messages and documentation.
+    pub forms: &'static [&'static str],
+    /// Attributes that it understands.
+    pub attributes: &'static [Attribute],
+    /// Whether the URI is this source's. The first registration that claims a URI gets it.
+    pub claims: fn(&ModelUri) -> bool,
+    /// Opens a model. Checks the URI and the options; does no I/O.
+    pub open: Open,
+}
+
+/// Opens a model: checks its URI and options, takes the caller's credentials.
+pub type Open = fn(&ModelUri, &Options, &Credentials, &Context) -> Result<Arc<dyn Source>>;
+
+/// The sources that this build has, the most particular first.
+pub fn registry() -> &'static [Registration] {
+    &[
+        #[cfg(feature = "s3")]
+        s3::REGISTRATION,
+        #[cfg(feature = "http")]
+        http::REGISTRATION,
+        #[cfg(feature = "file")]
+        file::REGISTRATION,
+    ]
+}
+
+/// The source that reads `uri`.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`], listing the forms that this build reads.
+pub fn registration(uri: &ModelUri) -> Result<&'static Registration> {
+    registry().iter().find(|registration| (registration.claims)(uri)).ok_or_else(|| {
+        let forms: Vec<_> = registry().iter().flat_map(|registration| registration.forms).copied().collect();
+        Error::new(
+            ErrorKind::InvalidArgument,
+            format!("{uri}: no source reads the scheme {}://; this build reads {}", uri.scheme(), forms.join(", ")),
+        )
+    })
+}
+
+/// Ends a stream in an error unless it has exactly `expected` bytes (any number, if `None`), and never yields more.
+fn exactly(bytes: ByteStream, expected: Option<u64>, name: String) -> ByteStream {
+    let Some(expected) = expected else { return bytes };
+    let wrong = move |seen: &str| {
+        let text = format!("{name}: the server sent {seen} bytes than the {expected} that were asked for");
+        Err(Error::new(ErrorKind::Unavailable, text))
+    };
+    futures_util::stream::try_unfold((bytes, 0), move |(mut bytes, seen)| {
+        let wrong = wrong.clone();
+        async move {
+            match bytes.try_next().await? {
+                Some(chunk) if chunk.len() as u64 > expected - seen => wrong("more"),
+                Some(chunk) => {
+                    let seen = seen + chunk.len() as u64;
+                    Ok(Some((chunk, (bytes, seen))))
+                }
+                None if seen < expected => wrong("fewer"),
+                None => Ok(None),
+            }
+        }
+    })
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_scheme_is_told_what_there_is() {
+        let error = registration(&ModelUri::parse("s4://bucket/m").unwrap()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        for registration in registry() {
+            assert!(error.to_string().contains(registration.forms[0]), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_of_the_wrong_length_is_an_error() {
+        let body =
+            || futures_util::stream::iter(["ab", "cd"]).map(|text| Ok(Bytes::from_static(text.as_bytes()))).boxed();
+        let read = async |expected| exactly(body(), expected, "m".into()).try_collect::<Vec<_>>().await;
+        assert_eq!(read(Some(4)).await.unwrap().concat(), b"abcd");
+        assert_eq!(read(None).await.unwrap().concat(), b"abcd");
+        assert!(read(Some(5)).await.unwrap_err().to_string().contains("fewer"));
+        assert!(read(Some(3)).await.unwrap_err().to_string().contains("more"));
+    }
+}

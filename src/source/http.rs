@@ -1,0 +1,357 @@
+//! Web servers: `https://host/path/model.gguf`, one file, laid out under the base name of the URL's path.
+//!
+//! The query is part of every request (presigned URLs) and of no name. Redirects are followed by hand: each hop's
+//! address is checked, credentials stay with the origin that they were given for, and https never falls back to http.
+//! A version is pinned by ETag, else by Last-Modified; every answer is compared with it. A server that gives neither
+//! can be read, but neither resumed nor found again in the cache.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt};
+use percent_encoding::percent_decode_str;
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LAST_MODIFIED,
+    LOCATION, RANGE,
+};
+use reqwest::{Method, Request, Response, StatusCode};
+use url::Url;
+
+use super::{ByteStream, Context, Options, Portion, Registration, Source};
+use crate::credentials::{Credentials, Secret};
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{Entry, Item, Listing};
+use crate::net::{HttpClient, network_error, origin_text};
+use crate::uri::ModelUri;
+
+pub(super) const REGISTRATION: Registration = Registration {
+    name: "http",
+    forms: &["https://host/file", "http://host/file"],
+    attributes: &[],
+    claims: |uri| matches!(uri.scheme().as_str(), "http" | "https"),
+    open: |uri, options, credentials, context| Ok(Arc::new(Http::open(uri, options, credentials, context)?)),
+};
+
+/// As browsers do it (Fetch standard: 20), less.
+const MAX_REDIRECTS: usize = 10;
+
+#[derive(Debug)]
+struct Http {
+    uri: ModelUri,
+    url: Url,
+    name: String,
+    /// Sent to the origin of `url` alone.
+    headers: Secret<HeaderMap>,
+    client: HttpClient,
+}
+
+impl Http {
+    fn open(uri: &ModelUri, _: &Options, credentials: &Credentials, context: &Context) -> Result<Self> {
+        let invalid = |problem: &str| Error::new(ErrorKind::InvalidArgument, format!("{uri} {problem}"));
+        let mut url = Url::parse(uri.expose()).map_err(|_| invalid("is not a valid URL"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(invalid(
+                "has a user name or password in it, where everybody who may read the pod can see them; put them into a \
+                 Secret under the keys username and password",
+            ));
+        }
+        url.set_fragment(None);
+        let last = url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
+        let name = percent_decode_str(last).decode_utf8().map_err(|_| invalid("has a file name that is not UTF-8"))?;
+        if name.is_empty() {
+            return Err(invalid("names a directory; web servers have no listings, so name one file"));
+        }
+        let name = name.into_owned();
+        let headers = Secret::new(headers(&url, credentials)?);
+        Ok(Self { uri: uri.clone(), url, name, headers, client: context.http.clone() })
+    }
+
+    /// Asks for the file, following redirects, and returns an answer of status 200, 206 or 416.
+    async fn get(&self, condition: &[(HeaderName, HeaderValue)]) -> Result<Response> {
+        let mut url = self.url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = Request::new(Method::GET, url.clone());
+            let headers = request.headers_mut();
+            if url.origin() == self.url.origin() {
+                headers.clone_from(self.headers.expose());
+            }
+            // A compressed transfer would have another length, and no ranges.
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            headers.extend(condition.iter().cloned());
+            let answer = self.client.execute(request).await.map_err(|error| error.within(&self.uri))?;
+            let Some(next) = self.redirection(&url, &answer)? else {
+                return self.accept(&url, answer);
+            };
+            url = next;
+        }
+        Err(self.error(ErrorKind::Unavailable, format!("is redirected more than {MAX_REDIRECTS} times")))
+    }
+
+    fn redirection(&self, from: &Url, answer: &Response) -> Result<Option<Url>> {
+        if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+            return Ok(None);
+        }
+        let refused = |problem: &str| self.error(ErrorKind::PermissionDenied, format!("is redirected {problem}"));
+        let target = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let next = target.and_then(|target| from.join(target).ok()).ok_or_else(|| refused("to no valid place"))?;
+        match (from.scheme(), next.scheme()) {
+            ("https", "http") => Err(refused("from https to http, which anybody on the way could change")),
+            (_, "http" | "https") => Ok(Some(next)),
+            (_, other) => Err(refused(&format!("to a {other}: URL"))),
+        }
+    }
+
+    fn accept(&self, url: &Url, answer: Response) -> Result<Response> {
+        let status = answer.status();
+        let host = origin_text(url);
+        let anonymous = self.headers.expose().is_empty();
+        let (kind, problem) = match status {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => return Ok(answer),
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                (ErrorKind::NotFound, format!("is not found at {host}; check the URI"))
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if anonymous => (
+                ErrorKind::Unauthenticated,
+                format!(
+                    "is refused by {host} without credentials; give a Secret with username and password, or headers"
+                ),
+            ),
+            StatusCode::UNAUTHORIZED => {
+                (ErrorKind::Unauthenticated, format!("is refused by {host}: the Secret's credentials are not accepted"))
+            }
+            StatusCode::FORBIDDEN => (
+                ErrorKind::PermissionDenied,
+                format!("is refused by {host} for these credentials (a signed URL may have expired)"),
+            ),
+            StatusCode::PRECONDITION_FAILED => (ErrorKind::Changed, "has changed at the source".to_owned()),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                (ErrorKind::Unavailable, format!("is not served by {host} now ({status})"))
+            }
+            _ if status.is_client_error() => {
+                (ErrorKind::InvalidArgument, format!("is refused by {host} ({status}); check the URI"))
+            }
+            _ => (ErrorKind::Unavailable, format!("is not served by {host} now ({status})")),
+        };
+        Err(self.error(kind, problem))
+    }
+
+    /// Asks for the first byte: tells size, version and whether parts are served, where a HEAD would be refused by
+    /// presigned URLs.
+    async fn probe(&self) -> Result<Item> {
+        let answer = self.get(&[(RANGE, HeaderValue::from_static("bytes=0-0"))]).await?;
+        let size = match answer.status() {
+            StatusCode::OK => header(&answer, &CONTENT_LENGTH).and_then(|text| text.parse().ok()),
+            // `bytes 0-0/123`; of an empty file: `bytes */0`.
+            _ => header(&answer, &CONTENT_RANGE).and_then(|text| text.rsplit_once('/')?.1.parse().ok()),
+        };
+        if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE && size != Some(0) {
+            return Err(self.error(ErrorKind::Unavailable, "has a server that refuses its own first byte".to_owned()));
+        }
+        let validator = validator(&answer);
+        Ok(Item { path: self.name.clone(), size, locator: self.url.as_str().to_owned(), validator, digest: None })
+    }
+
+    fn error(&self, kind: ErrorKind, problem: String) -> Error {
+        Error::new(kind, format!("{} {problem}", self.uri))
+    }
+}
+
+#[async_trait]
+impl Source for Http {
+    async fn list(&self) -> Result<Listing> {
+        let item = self.probe().await?;
+        let store = format!("http|{}", self.url.origin().ascii_serialization());
+        Ok(Listing { store, revision: None, items: vec![item], exact: true })
+    }
+
+    async fn authorize(&self, entry: &Entry) -> Result<()> {
+        // Listing has read the first byte with these very credentials; asking again only tells whether it is still so.
+        let item = self.probe().await?;
+        let same = item.validator == entry.validator && item.size == entry.size;
+        if same { Ok(()) } else { Err(self.error(ErrorKind::Changed, "has changed at the source".to_owned())) }
+    }
+
+    async fn read(&self, entry: &Entry, portion: Portion) -> Result<ByteStream> {
+        let mut condition = Vec::new();
+        if let Portion::Range(range) = &portion {
+            condition.push((RANGE, value(&format!("bytes={}-{}", range.start, range.end - 1))?));
+            if let Some(Validator::Strong(etag)) = entry.validator.as_deref().map(Validator::parse) {
+                condition.push((IF_RANGE, value(etag)?));
+            }
+        }
+        let answer = self.get(&condition).await?;
+        if validator(&answer) != entry.validator {
+            return Err(self.error(ErrorKind::Changed, "has changed at the source".to_owned()));
+        }
+        let length = match (&portion, answer.status()) {
+            (Portion::Whole, StatusCode::OK) => entry.size,
+            // Of an empty file, or of a server that sees a range where there was none.
+            (Portion::Whole, _) => return Err(self.error(ErrorKind::Unavailable, "is served in part only".to_owned())),
+            (Portion::Range(range), StatusCode::PARTIAL_CONTENT) => {
+                let total = entry.size.map_or_else(|| "*".to_owned(), |size| size.to_string());
+                let expected = format!("bytes {}-{}/{total}", range.start, range.end - 1);
+                if header(&answer, &CONTENT_RANGE).as_deref() != Some(expected.as_str()) {
+                    return Err(
+                        self.error(ErrorKind::RangesUnsupported, "is served in other parts than asked".to_owned())
+                    );
+                }
+                Some(range.end - range.start)
+            }
+            (Portion::Range(range), StatusCode::OK) if Some(range.clone()) == entry.size.map(|size| 0..size) => {
+                entry.size
+            }
+            (Portion::Range(_), StatusCode::OK) => {
+                return Err(self.error(ErrorKind::RangesUnsupported, "is not served in parts".to_owned()));
+            }
+            (Portion::Range(_), _) => {
+                return Err(self.error(ErrorKind::Changed, "is shorter than it was".to_owned()));
+            }
+        };
+        let (uri, host) = (self.uri.clone(), origin_text(&self.url));
+        let bytes = answer.bytes_stream().map_err(move |error| network_error(&host, error).within(&uri));
+        Ok(super::exactly(bytes.boxed(), length, self.uri.to_string()))
+    }
+}
+
+/// How a version is told from another. Kept as text in manifests: `etag "x"`, `modified Sun, …`.
+enum Validator<'a> {
+    /// An ETag that promises equal bytes, good for `If-Range` (RFC 9110 section 13.1.5).
+    Strong(&'a str),
+    Weak,
+}
+
+impl<'a> Validator<'a> {
+    fn parse(text: &'a str) -> Self {
+        text.strip_prefix("etag ").filter(|etag| !etag.starts_with("W/")).map_or(Self::Weak, Self::Strong)
+    }
+}
+
+fn validator(answer: &Response) -> Option<String> {
+    let etag = header(answer, &ETAG).map(|etag| format!("etag {etag}"));
+    etag.or_else(|| header(answer, &LAST_MODIFIED).map(|time| format!("modified {time}")))
+}
+
+fn header(answer: &Response, name: &HeaderName) -> Option<String> {
+    answer.headers().get(name)?.to_str().ok().map(str::to_owned)
+}
+
+fn value(text: &str) -> Result<HeaderValue> {
+    HeaderValue::from_str(text)
+        .map_err(|error| Error::with_source(ErrorKind::Internal, "a header that can't be sent", error))
+}
+
+/// What the Secret says to send: `headers` (JSON object, as in KServe, for the host in `https-host` if that is given),
+/// `username` and `password` (basic), or `token` (bearer).
+fn headers(url: &Url, credentials: &Credentials) -> Result<HeaderMap> {
+    let invalid = |text: &str| Error::new(ErrorKind::InvalidArgument, format!("the Secret's key {text}"));
+    let mut headers = HeaderMap::new();
+    let host = credentials.get(&["https-host"]);
+    if host.is_some_and(|host| Some(host.expose().as_str()) != url.host_str()) {
+        return Ok(headers);
+    }
+    if let Some(json) = credentials.get(&["headers"]) {
+        let pairs: std::collections::BTreeMap<String, String> = serde_json::from_str(json.expose())
+            .map_err(|_| invalid("\"headers\" must be a JSON object of strings, such as {\"X-Token\": \"…\"}"))?;
+        for (name, text) in pairs {
+            let name: HeaderName =
+                name.parse().map_err(|_| invalid("\"headers\" has a name that is no HTTP header's"))?;
+            headers.insert(
+                name,
+                secret_value(&text).ok_or_else(|| invalid("\"headers\" has a value that can't be sent"))?,
+            );
+        }
+    }
+    let authorization =
+        match (credentials.get(&["username"]), credentials.get(&["password"]), credentials.get(&["token"])) {
+            (Some(user), password, _) => {
+                let password = password.map(|password| password.expose().clone()).unwrap_or_default();
+                Some(format!("Basic {}", base64(format!("{}:{password}", user.expose()).as_bytes())))
+            }
+            (None, _, Some(token)) => Some(format!("Bearer {}", token.expose())),
+            (None, _, None) => None,
+        };
+    if let Some(text) = authorization {
+        let value = secret_value(&text).ok_or_else(|| invalid("\"token\" has characters that can't be sent"))?;
+        headers.insert(reqwest::header::AUTHORIZATION, value);
+    }
+    Ok(headers)
+}
+
+fn secret_value(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Base64 of RFC 4648 section 4, for basic authentication.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits = group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for i in 0..4 {
+            let digit = ALPHABET[(bits >> (18 - 6 * i)) as usize & 63];
+            text.push(if i <= group.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+
+    fn open(uri: &str, secrets: &[(&str, &str)]) -> Result<Http> {
+        let context = Context::new(Policy::default())?;
+        Http::open(&ModelUri::parse(uri)?, &Options::new(), &secrets.iter().copied().collect(), &context)
+    }
+
+    #[test]
+    fn the_name_is_the_paths_last_part_and_never_the_query() {
+        for (uri, name) in [
+            ("https://h/a/m.gguf", "m.gguf"),
+            ("https://h/a/m%20%C3%A9.gguf?X-Amz-Signature=x/y", "m é.gguf"),
+            ("https://h/a+b#part", "a+b"),
+        ] {
+            assert_eq!(open(uri, &[]).unwrap().name, name);
+        }
+        for (uri, hint) in [
+            ("https://h/a/", "names a directory"),
+            ("https://h", "names a directory"),
+            ("https://u:p@h/m", "Secret"),
+            ("https://h:x/m", "valid URL"),
+        ] {
+            let error = open(uri, &[]).unwrap_err();
+            assert!(error.kind() == ErrorKind::InvalidArgument && error.report().contains(hint), "{}", error.report());
+        }
+    }
+
+    #[test]
+    fn secrets_become_headers() {
+        let authorization = |secrets: &[(&str, &str)]| {
+            let headers = open("https://h/m", secrets).unwrap().headers;
+            headers.expose().get("authorization").map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(
+            authorization(&[("username", "Aladdin"), ("password", "open sesame")]).unwrap(),
+            "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+        );
+        assert_eq!(authorization(&[("token", "t\n")]).unwrap(), "Bearer t");
+        assert_eq!(authorization(&[("headers", r#"{"Authorization": "x"}"#)]).unwrap(), "x");
+        assert_eq!(authorization(&[("headers", r#"{"Authorization": "x"}"#), ("https-host", "other")]), None);
+        for secrets in [&[("headers", "nonsense")][..], &[("headers", r#"{"a b": "x"}"#)], &[("token", "a\nb")]] {
+            let error = open("https://h/m", secrets).unwrap_err().report();
+            assert!(error.contains("the Secret's key") && !error.contains("nonsense"), "{error}");
+        }
+        let http = open("https://h/m", &[("token", "CANARY")]).unwrap();
+        assert!(!format!("{http:?}").contains("CANARY"));
+    }
+
+    #[test]
+    fn base64_pads() {
+        for (plain, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+            assert_eq!(base64(plain.as_bytes()), encoded);
+        }
+    }
+}

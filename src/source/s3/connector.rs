@@ -1,0 +1,108 @@
+//! Puts the process's shared HTTP client under `object_store`, and evens out what S3 servers do in the wild.
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt;
+use http::header::{CONTENT_RANGE, RANGE};
+use http::{HeaderValue, StatusCode};
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient as StoreClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
+    HttpService,
+};
+
+use crate::error::{Error, ErrorKind};
+use crate::net::{HttpClient, network_error, origin_text};
+
+/// Gives every store of the process the same connections.
+#[derive(Debug)]
+pub(super) struct Connector {
+    client: HttpClient,
+}
+
+impl Connector {
+    pub(super) fn new(client: HttpClient) -> Self {
+        Self { client }
+    }
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<StoreClient> {
+        Ok(StoreClient::new(Service { client: self.client.clone() }))
+    }
+}
+
+#[derive(Debug)]
+struct Service {
+    client: HttpClient,
+}
+
+#[async_trait]
+impl HttpService for Service {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let (parts, body) = request.into_parts();
+        let url: url::Url =
+            parts.uri.to_string().parse().map_err(|error| HttpError::new(HttpErrorKind::Request, error))?;
+        let host = origin_text(&url);
+        let asked = parts.headers.get(RANGE).cloned();
+        let mut request = reqwest::Request::new(parts.method, url);
+        *request.headers_mut() = parts.headers;
+        // A read-only client sends no bodies worth streaming.
+        if let Some(bytes) = body.as_bytes().filter(|bytes| !bytes.is_empty()) {
+            *request.body_mut() = Some(bytes.clone().into());
+        }
+
+        let answer = self.client.execute(request).await.map_err(http_error)?;
+        let answer: http::Response<reqwest::Body> = answer.into();
+        let (mut parts, body) = answer.into_parts();
+        if let Some(asked) = asked.filter(|_| parts.status == StatusCode::OK) {
+            if !is_answer_to(&asked, parts.headers.get(CONTENT_RANGE)) {
+                let text = format!("{host} answers a request for a part with the whole");
+                return Err(http_error(Error::new(ErrorKind::RangesUnsupported, text)));
+            }
+            // `rclone serve s3` sends the right part, and says so, under the wrong status.
+            parts.status = StatusCode::PARTIAL_CONTENT;
+        }
+        let body = http_body_util::StreamBody::new(
+            http_body_util::BodyDataStream::new(body)
+                .map_ok(http_body::Frame::data)
+                .map_err(move |error| http_error(network_error(&host, error))),
+        );
+        Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
+    }
+}
+
+/// Whether `Content-Range: bytes a-b/n` is exactly what `Range: bytes=a-b` asked for.
+fn is_answer_to(asked: &HeaderValue, answered: Option<&HeaderValue>) -> bool {
+    let asked = asked.to_str().ok().and_then(|text| text.strip_prefix("bytes="));
+    let answered = answered.and_then(|value| value.to_str().ok()).and_then(|text| text.strip_prefix("bytes "));
+    match (asked, answered.and_then(|text| text.split_once('/'))) {
+        (Some(asked), Some((range, _))) => asked == range,
+        _ => false,
+    }
+}
+
+fn http_error(error: Error) -> HttpError {
+    let kind = match error.kind() {
+        ErrorKind::Unavailable => HttpErrorKind::Interrupted,
+        // Not to be retried.
+        _ => HttpErrorKind::Unknown,
+    };
+    HttpError::new(kind, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_exactly_the_range_that_was_asked_for_is_taken() {
+        let is = |asked: &'static str, answered: Option<&'static str>| {
+            is_answer_to(&HeaderValue::from_static(asked), answered.map(HeaderValue::from_static).as_ref())
+        };
+        assert!(is("bytes=5-9", Some("bytes 5-9/100")));
+        assert!(is("bytes=5-9", Some("bytes 5-9/*")));
+        for wrong in [None, Some("bytes 5-8/100"), Some("bytes 0-9/100"), Some("5-9/100"), Some("bytes */100")] {
+            assert!(!is("bytes=5-9", wrong), "{wrong:?}");
+        }
+    }
+}
