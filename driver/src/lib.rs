@@ -1,3 +1,6 @@
 //! The modelmount CSI driver: the Container Storage Interface on top of the [`modelmount`] library.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic"))]
+
 pub mod csi;
+pub mod mount;
