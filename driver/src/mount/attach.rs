@@ -7,12 +7,14 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, StatVfsMountFlags, fstat, fstatvfs, openat};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
-use sys_mount::{MountFlags, UnmountFlags};
+use rustix::mount::{
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
+};
+use sys_mount::MountFlags;
 
 use super::sys::{Attributes, mount_setattr};
 use super::{MountError, MountOptions};
@@ -90,7 +92,7 @@ fn staged_bind(staging: &Path, tree: &Path, target: BorrowedFd<'_>, options: Mou
     // A process that was killed half-way has left its mounts behind. The staging directory itself may be a mount of
     // the operator's, and is never unmounted.
     for place in [&slot, &private] {
-        while sys_mount::unmount(place, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH).is_ok() {}
+        while detach(place).is_ok() {}
     }
     // Nobody but root may look in while the mount is still writable.
     DirBuilder::new().recursive(true).mode(0o700).create(&slot).map_err(staged("make a directory"))?;
@@ -113,14 +115,10 @@ fn staged_bind(staging: &Path, tree: &Path, target: BorrowedFd<'_>, options: Mou
     if options.no_atime {
         remount |= MountFlags::NOATIME;
     }
-    change(&slot, remount).map_err(staged("make the mount read-only"))?;
+    change(Path::new(""), &slot, remount).map_err(staged("make the mount read-only"))?;
 
-    sys_mount::Mount::builder()
-        .fstype("none")
-        .flags(MountFlags::BIND)
-        .mount(&slot, of_descriptor(target))
-        .map_err(|source| MountError::io("attach the mount to its target", source))?;
-    Ok(())
+    change(&slot, &of_descriptor(target), MountFlags::BIND)
+        .map_err(|source| MountError::io("attach the mount to its target", source))
 }
 
 /// What the topmost mount at an open directory permits, compared with what was asked for.
@@ -135,25 +133,37 @@ pub(super) fn check_flags(mounted: &OwnedFd, options: MountOptions) -> Result<()
 }
 
 /// A path that names an open directory, whatever happens to the names that led to it.
-pub(super) fn of_descriptor(descriptor: BorrowedFd<'_>) -> std::path::PathBuf {
+pub(super) fn of_descriptor(descriptor: BorrowedFd<'_>) -> PathBuf {
     format!("/proc/thread-self/fd/{}", descriptor.as_raw_fd()).into()
 }
 
-// "none": left to itself, sys-mount would try one file system type after the other.
-fn bind(source: &Path, target: &Path) -> io::Result<sys_mount::UnmountDrop<sys_mount::Mount>> {
-    sys_mount::Mount::builder().fstype("none").flags(MountFlags::BIND).mount_autodrop(
-        source,
-        target,
-        UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
-    )
+/// A mount that lasts as long as this value.
+struct Temporary<'a>(&'a Path);
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        // Should it fail, the next mount finds the leftover and takes it down.
+        let _ = detach(self.0);
+    }
+}
+
+// Not by sys-mount: its `UnmountFlags::NOFOLLOW` has the value of O_NOFOLLOW, with which umount2(2) always fails.
+fn detach(target: &Path) -> io::Result<()> {
+    unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH).map_err(io::Error::from)
+}
+
+fn bind<'a>(source: &Path, target: &'a Path) -> io::Result<Temporary<'a>> {
+    change(source, target, MountFlags::BIND)?;
+    Ok(Temporary(target))
 }
 
 fn make_private(target: &Path) -> io::Result<()> {
     rustix::mount::mount_change(target, MountPropagationFlags::PRIVATE).map_err(io::Error::from)
 }
 
-fn change(target: &Path, flags: MountFlags) -> io::Result<()> {
-    sys_mount::Mount::builder().fstype("none").flags(flags).mount("", target).map(drop)
+fn change(source: &Path, target: &Path, flags: MountFlags) -> io::Result<()> {
+    // "none": left to itself, sys-mount would try one file system type after the other.
+    sys_mount::Mount::builder().fstype("none").flags(flags).mount(source, target).map(drop)
 }
 
 fn cannot_open(tree: &Path, errno: Errno) -> MountError {
