@@ -20,6 +20,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut config = prost_build::Config::new();
     config.skip_debug(&secret_bearing);
-    tonic_prost_build::configure().build_client(true).build_server(true).compile_fds_with_config(files, config)?;
+    tonic_prost_build::configure()
+        .build_client(true)
+        .build_server(true)
+        // Whatever a service does not define answers UNIMPLEMENTED, as the specification wants it.
+        .generate_default_stubs(true)
+        .compile_fds_with_config(files, config)?;
     Ok(())
 }

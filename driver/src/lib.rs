@@ -2,5 +2,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic"))]
 
+pub mod capability;
+pub mod client;
+pub mod controller;
 pub mod csi;
+pub mod endpoint;
+pub mod identity;
 pub mod mount;
+pub mod status;
