@@ -1,1 +1,26 @@
-//! x
+//! Servers, proxies and models for modelmount's tests and benchmarks.
+//!
+//! ```text
+//! model   --put-->  s3 | http  <--TCP--  proxy  <--  the code under test
+//! (bytes)           (real servers)       (faults of the network)
+//!                   script               (faults of a server)
+//! ```
+//!
+//! Every server listens on a free loopback port, keeps its data in a temporary directory of its own, is ready when
+//! `start` returns, and is gone when it is dropped, when the test panics, and when the test's process is killed.
+//! A server whose program is not installed makes its test skip, loudly: see [`tools`].
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that can't set up its surroundings has failed, and the panic says where"
+)]
+
+pub mod model;
+pub mod process;
+pub mod tools;
+pub mod wait;
+
+pub use model::Pattern;
+pub use process::Process;
+pub use wait::eventually;
