@@ -16,11 +16,14 @@
     reason = "a test that can't set up its surroundings has failed, and the panic says where"
 )]
 
+mod background;
 pub mod model;
 pub mod process;
+pub mod proxy;
 pub mod tools;
 pub mod wait;
 
 pub use model::Pattern;
 pub use process::Process;
+pub use proxy::Proxy;
 pub use wait::eventually;
