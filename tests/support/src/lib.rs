@@ -17,12 +17,15 @@
 )]
 
 mod background;
+pub mod http;
+mod launch;
 pub mod model;
 pub mod process;
 pub mod proxy;
 pub mod tools;
 pub mod wait;
 
+pub use http::Nginx;
 pub use model::Pattern;
 pub use process::Process;
 pub use proxy::Proxy;

@@ -1,0 +1,36 @@
+//! A certificate authority made for one test, and a server's certificate by it.
+
+use std::fs;
+use std::path::Path;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+
+/// Certificates for a server on loopback: valid for `127.0.0.1`, `::1` and `localhost`.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    /// The CA's certificate.
+    pub ca_pem: String,
+}
+
+impl Certificates {
+    pub(super) const CHAIN_FILE: &str = "server.pem";
+    pub(super) const KEY_FILE: &str = "server.key";
+
+    /// Makes a new CA, and leaves the server's certificate and key in `directory`.
+    pub(super) fn new(directory: &Path) -> Self {
+        let mut ca = CertificateParams::default();
+        // A CA's own: rustls refuses one that a server also shows as its own certificate.
+        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        ca.distinguished_name.push(DnType::CommonName, "modelmount test CA");
+        let key = KeyPair::generate().expect("keys can be made");
+        let ca = CertifiedIssuer::self_signed(ca, key).expect("a CA can sign itself");
+        let names = ["127.0.0.1", "::1", "localhost"].map(str::to_owned);
+        let server = CertificateParams::new(names).expect("these are names");
+        let key = KeyPair::generate().expect("keys can be made");
+        let certificate = server.signed_by(&key, &ca).expect("a CA can sign");
+        fs::write(directory.join(Self::CHAIN_FILE), certificate.pem()).expect("a temporary directory is writable");
+        fs::write(directory.join(Self::KEY_FILE), key.serialize_pem()).expect("a temporary directory is writable");
+        Self { ca_pem: ca.pem() }
+    }
+}
