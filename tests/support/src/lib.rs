@@ -22,6 +22,7 @@ mod launch;
 pub mod model;
 pub mod process;
 pub mod proxy;
+pub mod s3;
 pub mod tools;
 pub mod wait;
 
@@ -29,4 +30,5 @@ pub use http::Nginx;
 pub use model::Pattern;
 pub use process::Process;
 pub use proxy::Proxy;
+pub use s3::{S3Kind, S3Server};
 pub use wait::eventually;
