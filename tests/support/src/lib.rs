@@ -23,6 +23,7 @@ pub mod model;
 pub mod process;
 pub mod proxy;
 pub mod s3;
+pub mod script;
 pub mod tools;
 pub mod wait;
 
@@ -31,4 +32,5 @@ pub use model::Pattern;
 pub use process::Process;
 pub use proxy::Proxy;
 pub use s3::{S3Kind, S3Server};
+pub use script::ScriptedServer;
 pub use wait::eventually;
