@@ -2,11 +2,19 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic"))]
 
+pub mod args;
 pub mod capability;
 pub mod client;
+pub mod command;
 pub mod controller;
 pub mod csi;
+pub mod deadline;
 pub mod endpoint;
 pub mod identity;
 pub mod mount;
+pub mod node;
+pub mod preparation;
+pub mod publisher;
+pub mod server;
 pub mod status;
+pub mod volume;

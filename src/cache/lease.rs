@@ -89,9 +89,23 @@ impl Leases {
     /// # Errors
     /// [`crate::ErrorKind::Io`] and [`crate::ErrorKind::ResourceExhausted`]; the lease is then not held.
     pub fn put(&self, lease: Lease) -> Result<()> {
+        self.write(&mut self.table(), lease)
+    }
+
+    /// Changes a lease, if it is still held; tells whether it is. What is changed is not which lease it is.
+    ///
+    /// # Errors
+    /// As [`Leases::put`]; the lease is then as it was.
+    pub fn update(&self, volume_id: &str, target: &str, change: impl FnOnce(&mut Lease)) -> Result<bool> {
+        let mut table = self.table();
+        let Some(mut lease) = table.get(&(volume_id.to_owned(), target.to_owned())).cloned() else { return Ok(false) };
+        change(&mut lease);
+        self.write(&mut table, lease).map(|()| true)
+    }
+
+    fn write(&self, table: &mut BTreeMap<Key, Lease>, lease: Lease) -> Result<()> {
         let path = file_of(&self.directory, &lease.volume_id, &lease.target);
         let failed = |error| Error::io(format!("can't write the lease {}", path.display()), error);
-        let mut table = self.table();
         let scratch = path.with_extension("new");
         let text = serde_json::to_vec(&lease).map_err(|error| failed(error.into()))?;
         fs::write(&scratch, text).and_then(|()| fs::rename(&scratch, &path)).map_err(failed)?;
@@ -144,9 +158,12 @@ mod tests {
         }
         leases.remove("v1", "/b").unwrap();
         leases.remove("unknown", "/b").unwrap();
+        assert!(leases.update("v10", "/a", |lease| lease.bytes = 7).unwrap());
+        assert!(!leases.update("v1", "/b", |lease| lease.bytes = 7).unwrap(), "a dropped lease does not come back");
         fs::write(root.path().join("torn.json"), b"").unwrap();
         let again = Leases::load(root.path().into()).unwrap();
         assert_eq!(again.all(), leases.all());
+        assert_eq!(again.get("v10", "/a").unwrap().bytes, 7);
         assert_eq!(again.of_volume("v1"), [lease("v1", "/a")]);
         assert_eq!(again.at_target("/a").len(), 2);
         assert_eq!(again.of_snapshot(Digest::of("s")), 3);

@@ -22,8 +22,8 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(source: Arc<dyn Source>, slots: Arc<Semaphore>, limits: Limits) -> Self {
-        Self { source: RwLock::new(source), slots, limits, progress: Arc::default() }
+    pub(super) fn new(source: Arc<dyn Source>, slots: Arc<Semaphore>, limits: Limits, progress: Arc<Progress>) -> Self {
+        Self { source: RwLock::new(source), slots, limits, progress }
     }
 
     /// The source to read from, with the newest credentials.

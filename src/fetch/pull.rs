@@ -27,8 +27,15 @@ pub struct Pulled {
     pub files: Vec<(RelPath, Digest, u64)>,
 }
 
-/// Fetches `manifest`'s files into `destination`, replacing files of the same name and leaving all others. `watch` is
-/// given the progress before the work begins.
+impl Pulled {
+    /// Whether the model is what a user demands: its content digest, or for a model of one file that file's.
+    pub fn has_digest(&self, demanded: Digest) -> bool {
+        self.digest == demanded || matches!(&*self.files, [(_, digest, _)] if *digest == demanded)
+    }
+}
+
+/// Fetches `manifest`'s files into `destination`, replacing files of the same name and leaving all others. How far it
+/// has come can be read from `progress` meanwhile.
 ///
 /// # Errors
 /// Those of [`Source::read`] and of the file system; files that were complete by then stay.
@@ -37,15 +44,14 @@ pub async fn pull(
     source: Arc<dyn Source>,
     destination: &Path,
     limits: Limits,
-    watch: impl FnOnce(Arc<Progress>),
+    progress: Arc<Progress>,
 ) -> Result<Pulled> {
     let work = destination.join(WORK);
     let failed = |error| Error::io(format!("can't make {}", work.display()), error);
     fs::create_dir_all(&work).map_err(failed)?;
 
     let slots = Arc::new(Semaphore::new(limits.connections.max(1)));
-    let job = Arc::new(Job::new(source, slots, limits));
-    watch(Arc::clone(&job.progress));
+    let job = Arc::new(Job::new(source, slots, limits, progress));
     let sink = Arc::new(Directory { destination: destination.to_owned(), work: work.clone() });
     let entries = manifest.entries().iter().cloned().map(Arc::new).collect();
     let arrived = job::run(job, sink, entries).await?;

@@ -34,16 +34,17 @@ impl Transfers {
     }
 
     /// Joins the transfer of this model, or begins one. It goes on for as long as anybody holds it. Whoever joins
-    /// brings the newest credentials, which the transfer reads with from then on.
+    /// brings the newest credentials, which the transfer reads with from then on: they must have been tried
+    /// ([`Source::authorize`]), since the transfer is shared.
     pub fn join(&self, manifest: Manifest, source: Arc<dyn Source>) -> Arc<Transfer> {
         let id = manifest.id();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|_, transfer| transfer.strong_count() > 0);
         if let Some(transfer) = running.get(&id).and_then(Weak::upgrade).filter(|transfer| !transfer.has_failed()) {
-            transfer.job.renew(source);
+            transfer.renew(source);
             return transfer;
         }
-        let job = Arc::new(Job::new(source, Arc::clone(&self.slots), self.limits));
+        let job = Arc::new(Job::new(source, Arc::clone(&self.slots), self.limits, Arc::default()));
         let (done, outcome) = watch::channel(None);
         let work = fetch(Arc::clone(&self.cache), Arc::clone(&self.files), Arc::clone(&job), manifest);
         let task = self.runtime.spawn(async move {
@@ -80,6 +81,11 @@ impl Transfer {
         let lost = || Error::new(ErrorKind::Internal, "the download ended without a result");
         let result = outcome.wait_for(Option::is_some).await.map_err(|_| lost())?.clone();
         result.unwrap_or_else(|| Err(lost()))
+    }
+
+    /// Reads from here on with the credentials of `source`, which has been seen to accept them.
+    pub fn renew(&self, source: Arc<dyn Source>) {
+        self.job.renew(source);
     }
 
     fn has_failed(&self) -> bool {

@@ -1,0 +1,31 @@
+//! `modelmount cache`: a look into a cache, also while a plugin has it open.
+
+use modelmount::Cache;
+use modelmount::cache::Summary;
+use modelmount::size::Size;
+
+use super::resolve::json;
+use super::{Failure, print};
+use crate::args::{CacheLs, Output};
+
+pub(super) fn ls(args: &CacheLs) -> Result<(), Failure> {
+    let models = Cache::list(&args.cache_dir)?;
+    print(&match args.output {
+        Output::Text => text(&models),
+        Output::Json => json(&models)?,
+    });
+    Ok(())
+}
+
+fn text(models: &[Summary]) -> String {
+    if models.is_empty() {
+        return "no models\n".to_owned();
+    }
+    let mut text = format!("{:<14} {:>10} {:>7} {:>7}  URI\n", "MODEL", "SIZE", "FILES", "VOLUMES");
+    for model in models {
+        let id = &model.id.hex()[..12];
+        let size = Size(model.bytes).to_string();
+        text.push_str(&format!("{id:<14} {size:>10} {:>7} {:>7}  {}\n", model.files, model.leases, model.uri));
+    }
+    text
+}

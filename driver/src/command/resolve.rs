@@ -1,0 +1,74 @@
+//! `modelmount resolve`: what a URI stands for, without downloading it.
+
+use modelmount::size::Size;
+use modelmount::{Context, Entry, Manifest, Policy};
+use serde::Serialize;
+
+use super::pull::{from_environment, request};
+use super::{Failure, print, runtime};
+use crate::args::{Output, Resolve};
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    uri: String,
+    revision: Option<&'a str>,
+    id: String,
+    bytes: u64,
+    files: Vec<File<'a>>,
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    path: &'a str,
+    size: Option<u64>,
+    digest: Option<String>,
+    validator: Option<&'a str>,
+}
+
+pub(super) fn run(args: &Resolve) -> Result<(), Failure> {
+    let request = request(&args.uri, &args.attribute)?;
+    let manifest = runtime()?.block_on(async {
+        let source = request.open(&from_environment(), &Context::new(Policy::unrestricted())?)?;
+        request.resolve(&*source).await
+    })?;
+    let answer = answer(&manifest);
+    print(&match args.output {
+        Output::Text => text(&answer),
+        Output::Json => json(&answer)?,
+    });
+    Ok(())
+}
+
+fn answer(manifest: &Manifest) -> Answer<'_> {
+    let file = |entry| {
+        let Entry { path, size, digest, validator, .. }: &Entry = entry;
+        let digest = digest.map(|digest| digest.to_string());
+        File { path: path.as_str(), size: *size, digest, validator: validator.as_deref() }
+    };
+    Answer {
+        uri: manifest.uri().to_string(),
+        revision: manifest.revision(),
+        id: manifest.id().to_string(),
+        bytes: manifest.known_bytes(),
+        files: manifest.entries().iter().map(file).collect(),
+    }
+}
+
+fn text(answer: &Answer<'_>) -> String {
+    let mut text = format!("{}: {} files, {}\n", answer.uri, answer.files.len(), Size(answer.bytes));
+    if let Some(revision) = answer.revision {
+        text.push_str(&format!("revision {revision}\n"));
+    }
+    for File { path, size, digest, validator } in &answer.files {
+        let size = size.map_or_else(|| "?".to_owned(), |size| size.to_string());
+        let identity = digest.as_deref().or(*validator).unwrap_or("no version");
+        text.push_str(&format!("{size:>14}  {path}  {identity}\n"));
+    }
+    text
+}
+
+/// One JSON document and a line's end.
+pub(super) fn json(answer: &impl Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(answer).map_err(|error| Failure::Failed(error.to_string()))?;
+    Ok(text + "\n")
+}

@@ -1,0 +1,131 @@
+//! `modelmount node` and `modelmount controller`: the plugin.
+//!
+//! Two runtimes: one answers calls, the other fetches. Fetching hashes and writes inside its tasks, and must not keep a
+//! Probe waiting.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use modelmount::{Cache, Context, ModelRequest, Policy, Transfers};
+use tokio::runtime::{Builder, Runtime};
+use tonic::transport::Server as Transport;
+use tonic::transport::server::Router;
+
+use super::Failure;
+use crate::args::{Controller, Node};
+use crate::controller::{ControllerService, ParameterCheck};
+use crate::csi::controller_server::ControllerServer;
+use crate::csi::identity_server::IdentityServer;
+use crate::csi::node_server::NodeServer;
+use crate::identity::{Health, IdentityService};
+use crate::mount::Mounter;
+use crate::node::NodeService;
+use crate::preparation::Workshop;
+use crate::publisher::Publisher;
+use crate::server::{Server, termination};
+
+/// What calls in flight get when the plugin is told to stop. Kubernetes kills after 30 s by default.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often the cache's disk is looked at.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(15);
+/// Threads that answer calls: none of them does much.
+const ANSWERING: usize = 2;
+
+/// Serves the node plugin until it is told to stop.
+pub(super) fn node(args: Node) -> Result<(), Failure> {
+    let Node { endpoint, node_id, cache_dir, kubelet_dir, driver_name, with_controller, .. } = args;
+    let (answering, fetching) = (runtime("answer", ANSWERING)?, runtime("fetch", fetching_threads())?);
+    let cache = Arc::new(Cache::open(&cache_dir, args.keep_free).map_err(configuration)?);
+    let mounter = Mounter::new(&kubelet_dir).map_err(configuration_text)?.with_staging(&cache_dir.join("staging"));
+    let limits = args.fetch.into();
+    let transfers = Transfers::new(Arc::clone(&cache), limits, fetching.handle().clone());
+    let context = Context::new(Policy::new(args.allow_address, args.allow_file_root)).map_err(configuration)?;
+    let workshop = Workshop {
+        cache: Arc::clone(&cache),
+        transfers: Arc::new(transfers),
+        context,
+        runtime: fetching.handle().clone(),
+    };
+    let publisher = Publisher::new(workshop, mounter)?;
+
+    let health = Arc::new(Health::default());
+    answering.spawn(watch_health(Arc::clone(&health), cache));
+    let identity = IdentityServer::new(IdentityService::new(driver_name, with_controller, health));
+    let node = NodeServer::new(NodeService::new(node_id, publisher));
+    let mut router = Transport::builder().add_service(identity).add_service(node);
+    if with_controller {
+        router = router.add_service(controller_server());
+    }
+    serve(&answering, &endpoint, router)?;
+    // Downloads under way are cut: the next start resumes them.
+    fetching.shutdown_background();
+    Ok(())
+}
+
+/// Serves the controller until it is told to stop.
+pub(super) fn controller(args: &Controller) -> Result<(), Failure> {
+    let runtime = runtime("answer", ANSWERING)?;
+    let health = Arc::new(Health::default());
+    health.ready();
+    let identity = IdentityServer::new(IdentityService::new(args.driver_name.clone(), true, health));
+    let router = Transport::builder().add_service(identity).add_service(controller_server());
+    serve(&runtime, &args.endpoint, router)
+}
+
+fn serve(runtime: &Runtime, endpoint: &str, router: Router) -> Result<(), Failure> {
+    runtime.block_on(async {
+        let stop = termination().map_err(configuration_text)?;
+        let server = Server::bind(endpoint).await.map_err(configuration_text)?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), endpoint, "serving");
+        let ended = server.serve(router, stop, GRACE).await.map_err(configuration_text)?;
+        tracing::info!(?ended, "stopped");
+        Ok(())
+    })
+}
+
+fn controller_server() -> ControllerServer<ControllerService<Parameters>> {
+    ControllerServer::new(ControllerService::new(Parameters))
+}
+
+/// A StorageClass's parameters are a volume's attributes.
+struct Parameters;
+
+impl ParameterCheck for Parameters {
+    fn check(&self, parameters: &BTreeMap<String, String>) -> modelmount::Result<()> {
+        ModelRequest::from_attributes(parameters).map(drop)
+    }
+}
+
+async fn watch_health(health: Arc<Health>, cache: Arc<Cache>) {
+    let mut ticks = tokio::time::interval(HEALTH_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let cache = Arc::clone(&cache);
+        match tokio::task::spawn_blocking(move || cache.probe()).await {
+            Ok(Ok(())) => health.ready(),
+            Ok(Err(error)) => health.unhealthy(error.report()),
+            Err(error) => health.unhealthy(error.to_string()),
+        }
+    }
+}
+
+fn runtime(name: &str, threads: usize) -> Result<Runtime, Failure> {
+    let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build();
+    runtime.map_err(|error| Failure::Configuration(format!("can't start threads: {error}")))
+}
+
+/// One core hashes 1.2 GB/s or more; beyond eight the network is the limit, and the node's cores are the models'.
+fn fetching_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
+}
+
+fn configuration(error: modelmount::Error) -> Failure {
+    Failure::Configuration(error.report())
+}
+
+/// An error and its cause in one line.
+fn configuration_text(error: impl std::error::Error) -> Failure {
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    Failure::Configuration(format!("{error}{cause}"))
+}
