@@ -1,0 +1,44 @@
+# Everything that one does with this repository. `make` lists it.
+.DEFAULT_GOAL := help
+.PHONY: help build release demo test sanity bench lint fmt audit tools clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Debug build
+	cargo build --workspace --locked
+
+release: ## Release build: target/release/modelmount
+	cargo build --release --locked -p modelmount-driver
+
+demo: ## A real model from a real S3 server becomes a read-only volume, step by step
+	@scripts/demo.sh
+
+test: ## All tests, csi-sanity among them; ends with what was skipped
+	@scripts/test.sh
+
+sanity: build ## Only csi-sanity, against the binary of `make build`
+	@scripts/tools.sh test
+	@scripts/sanity.sh
+
+bench: ## modelmount pull against s5cmd, rclone and kserve-storage (ROUNDS=5 SIZE_MB=1024)
+	@scripts/tools.sh bench
+	@$(MAKE) --no-print-directory release
+	@benches/compare.sh
+	@if ls driver/benches/*.rs >/dev/null 2>&1; then cargo bench --locked -p modelmount-driver; fi
+
+lint: ## Formatting, clippy, each feature alone, dependencies and scripts
+	@scripts/lint.sh
+
+fmt: ## Format the Rust sources
+	cargo fmt --all
+
+audit: ## Known advisories in the dependencies (ADVISORY_DB=directory to stay offline)
+	@scripts/tools.sh audit
+	@scripts/audit.sh
+
+tools: ## Install the tools that the other targets use
+	@scripts/tools.sh test lint demo bench
+
+clean: ## Remove what was built (the tools stay)
+	cargo clean

