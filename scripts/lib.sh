@@ -84,7 +84,7 @@ mounts_below() {
 	local dir=$1 mount
 	while read -r _ _ _ _ mount _; do
 		mount=$(printf '%b' "$mount")
-		[[ $mount == "$dir"/* ]] && echo "$mount"
+		if [[ $mount == "$dir"/* ]]; then echo "$mount"; fi
 	done </proc/self/mountinfo | sort -r
 }
 
