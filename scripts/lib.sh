@@ -137,16 +137,17 @@ wait_for() {
 
 port_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# start_s3 DIR: an S3 server on loopback that keeps its buckets in DIR. Sets S3_ENDPOINT, S3_SERVER and S3_COMMAND.
+# start_s3 DIR [ACCESS_LOG]: an S3 server on loopback that keeps its buckets in DIR. Sets S3_ENDPOINT, S3_SERVER and
+# S3_COMMAND. Only versitygw writes an access log.
 S3_ENDPOINT='' S3_SERVER='' S3_COMMAND=''
 start_s3() {
-	local dir=$1 port
+	local dir=$1 log=${2:-} port
 	mkdir -p "$dir"
 	port=$(free_port)
 	S3_ENDPOINT=http://127.0.0.1:$port
 	if have versitygw; then
 		# Without keep-alive each request costs a connection, which no S3 service asks of its users.
-		set -- versitygw --port "127.0.0.1:$port" --region "$S3_REGION" --keep-alive --quiet posix "$dir"
+		set -- versitygw --port "127.0.0.1:$port" --region "$S3_REGION" --keep-alive --quiet ${log:+--access-log "$log"} posix "$dir"
 		S3_SERVER="versitygw"
 	elif have rclone; then
 		set -- rclone serve s3 --addr "127.0.0.1:$port" --auth-key "$S3_KEY,$S3_SECRET" --config /dev/null "$dir"
