@@ -34,11 +34,12 @@ show() {
 
 # The words of a command as one would type them.
 typed() {
-	local word
+	local word words=()
 	for word in "$@"; do
 		if [[ $word == *[[:space:]]* ]]; then word="'$word'"; fi
-		printf '%s ' "$word"
+		words+=("$word")
 	done
+	echo "${words[*]}"
 }
 
 # run COMMAND...: shows it, runs it, shows what it says.
@@ -239,7 +240,9 @@ leave_nothing() {
 
 finish() {
 	local status=$? log
-	if ((status)); then
+	if ((status == 130)); then
+		printf '\nInterrupted; stopping and cleaning up.\n'
+	elif ((status)); then
 		echo
 		echo "${RED}${BOLD}Step $STEP failed:${PLAIN} $TITLE"
 		if ((${#SHOWN[@]})); then echo "  last command: ${SHOWN[*]}"; fi
