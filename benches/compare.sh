@@ -86,6 +86,6 @@ main() {
 		--server "$S3_SERVER, objects in $memory" --json "$OUT/compare.json" "${tools[@]}"
 }
 
-# Run only where this script's own directory is not removed by mistake: DEST is emptied between the runs.
+# DEST is emptied between the runs: it must hold nothing else.
 if [[ -e $DEST && -n $(ls -A "$DEST") ]]; then die "$DEST is not empty"; fi
 main

@@ -69,7 +69,8 @@ may_mount() { can_mount || { [[ $(id -u) != 0 ]] && have sudo; }; }
 no_mounting() {
 	echo
 	echo "The demo mounts a volume, and that is not possible here as $(id -un)."
-	echo "Please run it as root, on a machine or in a container that may mount (docker run --privileged): sudo make demo"
+	echo "Please run \`make demo\` as root (or as a user who may sudo), on a machine that lets root mount;"
+	echo "a container needs --privileged for that."
 	exit 1
 }
 

@@ -10,6 +10,12 @@ run() {
 	"$@"
 }
 
+# What can't be checked here is said, and in CI is a failure.
+unchecked() {
+	if in_ci; then die "$1: $2"; fi
+	skip "$1" "$2"
+}
+
 # The library's features, `default` excepted.
 features() {
 	cargo metadata --locked --no-deps --format-version 1 | python3 -c '
@@ -23,7 +29,7 @@ each_feature_alone() {
 	local feature list
 	run cargo check --locked --package modelmount --no-default-features
 	if ! have python3; then
-		skip "each feature alone" "needs python3"
+		unchecked "each feature alone" "needs python3"
 		return
 	fi
 	list=$(features)
@@ -35,7 +41,7 @@ each_feature_alone() {
 scripts() {
 	local file list=()
 	if ! have shellcheck; then
-		skip shellcheck "is not installed"
+		unchecked shellcheck "is not installed"
 		return
 	fi
 	while read -r file; do
@@ -46,7 +52,7 @@ scripts() {
 
 dependencies() {
 	if ! have cargo-deny; then
-		skip "cargo deny" "is not installed"
+		unchecked "cargo deny" "is not installed"
 		return
 	fi
 	run cargo-deny --workspace --log-level error check bans licenses sources
