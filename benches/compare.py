@@ -161,6 +161,7 @@ def main():
     table(results, size)
     print(f"\n{size / 1024**2:.0f} MiB; sha256 of every file right, checked once per tool. CPU is user + system, of the "
           "tool alone.")
+    print("What the figures buy: s5cmd verifies nothing; rclone what has an MD5, which objects uploaded in parts have not.")
     print(f"{about['cores']} cores ({about['cpu']}), {about['memory_gib']} GiB, Linux {about['kernel']}, {about['disk']}")
     print(f"server: {options.server}")
     print("; ".join(result["version"] for result in results.values()))
