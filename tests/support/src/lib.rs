@@ -17,6 +17,7 @@
 )]
 
 mod background;
+pub mod conformance;
 pub mod http;
 mod launch;
 pub mod model;
