@@ -11,6 +11,15 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use crate::namespace::{Scene, for_each_method};
 
+/// Tells the other thread to end, also when this one panics: a test that fails must not hang.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn privileged_a_writer_never_gets_in() {
     for_each_method(|scene| {
@@ -19,7 +28,7 @@ fn privileged_a_writer_never_gets_in() {
         let (reads, refusals) = (AtomicU64::new(0), AtomicU64::new(0));
         let before = Scene::listing(&scene.tree);
         thread::scope(|scope| {
-            scope.spawn(|| {
+            let writer = scope.spawn(|| {
                 let (weights, new) = (Path::new(&path).join("weights"), Path::new(&path).join("dir/new"));
                 while !done.load(Ordering::Relaxed) {
                     // Neither file can exist in the bare target directory: these succeed only through a writable mount.
@@ -34,6 +43,7 @@ fn privileged_a_writer_never_gets_in() {
                     reads.fetch_add(u64::from(fs::read(&weights).is_ok()), Ordering::Relaxed);
                 }
             });
+            let _stop = Stop(&done);
             let mounter = scene.mounter();
             let mut cycles = 0;
             // At least 200 mounts, and until the writer has met enough of them for the test to mean something.
@@ -41,10 +51,10 @@ fn privileged_a_writer_never_gets_in() {
                 let target = mounter.target(&path).unwrap();
                 target.mount_read_only(&scene.tree, MountOptions::default()).unwrap();
                 target.unmount_and_remove().unwrap();
+                assert!(!writer.is_finished(), "the writer got in, or broke down");
                 cycles += 1;
                 assert!(cycles < 100_000, "the writer never met a mount");
             }
-            done.store(true, Ordering::Relaxed);
         });
         assert_eq!(Scene::listing(&scene.tree), before);
     });
@@ -63,7 +73,7 @@ fn privileged_a_symlink_swapper_redirects_nothing() {
         let done = AtomicBool::new(false);
         let swaps = AtomicU64::new(0);
         thread::scope(|scope| {
-            scope.spawn(|| {
+            let swapper = scope.spawn(|| {
                 let name = |name| CString::new(scene.target(name)).unwrap();
                 let (one, other) = (name("volume"), name("swap"));
                 while !done.load(Ordering::Relaxed) {
@@ -72,6 +82,7 @@ fn privileged_a_symlink_swapper_redirects_nothing() {
                     swaps.fetch_add(1, Ordering::Relaxed);
                 }
             });
+            let _stop = Stop(&done);
             let mounter = scene.mounter();
             let (mut mounted, mut refused) = (0, 0);
             while mounted < 200 || refused < 50 || swaps.load(Ordering::Relaxed) < 1_000 {
@@ -84,10 +95,10 @@ fn privileged_a_symlink_swapper_redirects_nothing() {
                 let outside_is_free = fs::read_dir(outside.join("mount")).unwrap().next().is_none();
                 assert!(outside_is_free, "the volume was mounted outside");
                 target.unmount_and_remove().unwrap();
+                assert!(!swapper.is_finished(), "the swapper broke down");
                 mounted += 1;
                 assert!(mounted + refused < 1_000_000, "the swapper never met a mount");
             }
-            done.store(true, Ordering::Relaxed);
         });
         assert_eq!(Scene::listing(&outside), before);
         assert_eq!(scene.mounts(), [] as [&Path; 0]);
