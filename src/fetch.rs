@@ -10,6 +10,7 @@
 mod file;
 mod hash;
 mod job;
+mod pace;
 mod partial;
 mod progress;
 mod pull;
@@ -22,16 +23,16 @@ pub use transfer::{Transfer, Transfers};
 /// How much a process may fetch at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Requests under way at the same time, over all models.
+    /// Most requests under way at the same time, over all models. Fewer are made where more would not help.
     pub connections: usize,
     /// Bytes of one ranged request; also what a crash may cost, per connection.
     pub part_size: u64,
 }
 
 impl Default for Limits {
-    /// 16 connections and 16 MiB: one S3 connection brings 50 to 100 MB/s, and at that rate the time to the first
+    /// 32 connections and 16 MiB: one S3 connection brings 50 to 100 MB/s, and at that rate the time to the first
     /// byte is a small part of a 16 MiB request.
     fn default() -> Self {
-        Self { connections: 16, part_size: 16 << 20 }
+        Self { connections: 32, part_size: 16 << 20 }
     }
 }

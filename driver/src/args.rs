@@ -109,8 +109,8 @@ pub struct Controller {
 /// How much is fetched at a time.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Fetch {
-    /// Requests under way at the same time, over all models
-    #[arg(long, env = "MODELMOUNT_CONNECTIONS", value_name = "N", default_value_t = 16,
+    /// Most requests under way at the same time, over all models; fewer where more would not help
+    #[arg(long, env = "MODELMOUNT_CONNECTIONS", value_name = "N", default_value_t = 32,
           value_parser = clap::value_parser!(u16).range(1..=512))]
     pub connections: u16,
     /// Bytes of one ranged request

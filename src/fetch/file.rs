@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -20,6 +21,10 @@ use crate::source::Portion;
 /// Attempts at the same bytes; one that brings any bytes does not count.
 const ATTEMPTS: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Bytes of one request, about, where a file has one request at a time.
+const LONG_REQUEST: u64 = 256 << 20;
+/// How often it is looked at whether a file may have more requests.
+const REVIEW: Duration = Duration::from_millis(100);
 
 /// Fetches `entry` into the partial at `directory`; returns its verified digest and its size.
 pub(super) async fn fetch(job: &Arc<Job>, entry: &Arc<Entry>, directory: &Path) -> Result<(Digest, u64)> {
@@ -67,8 +72,7 @@ async fn whole(job: &Job, entry: &Entry, directory: &Path) -> Result<(Digest, u6
 }
 
 async fn one_piece(job: &Job, entry: &Entry, directory: &Path, size: &mut u64) -> Result<Digest> {
-    let _slot =
-        job.slots.acquire().await.map_err(|error| Error::with_source(ErrorKind::Cancelled, "closing", error))?;
+    let _slot = job.pace.slot().await?;
     let partial = Partial::whole(directory)?;
     let mut sha = Sha256::new();
     let mut stream = job.source().read(entry, Portion::Whole).await?;
@@ -76,6 +80,7 @@ async fn one_piece(job: &Job, entry: &Entry, directory: &Path, size: &mut u64) -
         partial.write(*size, &chunk)?;
         sha.update(&chunk);
         *size += chunk.len() as u64;
+        job.pace.brought(chunk.len() as u64);
         if entry.size.is_some() {
             job.progress.fetched(chunk.len() as u64);
         }
@@ -108,19 +113,23 @@ async fn in_parts(job: &Arc<Job>, entry: &Arc<Entry>, size: u64, directory: &Pat
             missing.push_back(part);
         }
     }
-    let workers = missing.len().min(job.limits.connections.max(1));
     let missing = Mutex::new(missing);
     let parts = Arc::new(Parts { job: Arc::clone(job), entry: Arc::clone(entry), size, partial, hash, missing });
 
     let mut running = JoinSet::new();
-    for _ in 0..workers {
-        running.spawn(worker(Arc::clone(&parts)));
-    }
     let mut outcome = Ok(());
-    while let Some(done) = running.join_next().await {
-        outcome = done.map_err(lost_task).and_then(|done| done);
-        if outcome.is_err() {
-            break;
+    let _active = job.pace.file();
+    while outcome.is_ok() {
+        let wanted = job.pace.share().min(parts.missing().len());
+        while running.len() < wanted {
+            running.spawn(next_run(Arc::clone(&parts)));
+        }
+        // The share changes as other files come and go, and as the pace does.
+        let turn = tokio::time::timeout(REVIEW, running.join_next());
+        match turn.await {
+            Ok(None) => break,
+            Ok(Some(done)) => outcome = done.map_err(lost_task).and_then(|done| done),
+            Err(_) => {}
         }
     }
     // No task may write any more when the file is looked at, or begun anew.
@@ -139,22 +148,42 @@ async fn in_parts(job: &Arc<Job>, entry: &Arc<Entry>, size: u64, directory: &Pat
     Ok((digest, size))
 }
 
-async fn worker(parts: Arc<Parts>) -> Result<()> {
-    loop {
-        let slot = parts.job.slots.acquire().await;
-        let _slot = slot.map_err(|error| Error::with_source(ErrorKind::Cancelled, "closing", error))?;
-        let next = parts.missing.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some(part) = next else { return Ok(()) };
-        parts.fetch(part).await?;
+/// Fetches what is missing next, if anything still is.
+async fn next_run(parts: Arc<Parts>) -> Result<()> {
+    let _slot = parts.job.pace.slot().await?;
+    match parts.take() {
+        Some(run) => parts.fetch(run).await,
+        None => Ok(()),
     }
 }
 
 impl Parts {
-    /// Fetches one part, going on from where a broken connection left it.
-    async fn fetch(&self, part: usize) -> Result<()> {
+    fn missing(&self) -> MutexGuard<'_, VecDeque<usize>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the next missing part; with those that follow it when this file has one request at a time only, since
+    /// then a longer one saves round trips and keeps the bytes in order.
+    fn take(&self) -> Option<Range<usize>> {
+        let longest = match self.job.pace.share() {
+            1 => LONG_REQUEST.div_ceil(self.job.limits.part_size),
+            _ => 1,
+        };
+        let mut missing = self.missing();
+        let first = missing.pop_front()?;
+        let mut end = first + 1;
+        while missing.front() == Some(&end) && ((end - first) as u64) < longest {
+            missing.pop_front();
+            end += 1;
+        }
+        Some(first..end)
+    }
+
+    /// Fetches a run of parts, going on from where a broken connection left it.
+    async fn fetch(&self, run: Range<usize>) -> Result<()> {
         let part_size = self.job.limits.part_size;
-        let mut offset = part as u64 * part_size;
-        let end = (offset + part_size).min(self.size);
+        let mut offset = run.start as u64 * part_size;
+        let end = (run.end as u64 * part_size).min(self.size);
         let mut sum = PartSum::new();
         let mut patience = Patience::new();
         while offset < end {
@@ -166,19 +195,36 @@ impl Parts {
                 patience.after(error).await?;
             }
         }
-        self.partial.finished(part, sum)
+        Ok(())
     }
 
     async fn stream(&self, offset: &mut u64, end: u64, sum: &mut PartSum) -> Result<()> {
         let mut stream = self.job.source().read(&self.entry, Portion::Range(*offset..end)).await?;
         while let Some(chunk) = stream.try_next().await? {
             self.partial.write(*offset, &chunk)?;
-            sum.update(&chunk);
-            self.hash
-                .wrote(self.partial.data(), *offset, &chunk)
-                .map_err(|error| Error::io("can't read back what was downloaded", error))?;
-            *offset += chunk.len() as u64;
+            self.job.pace.brought(chunk.len() as u64);
             self.job.progress.fetched(chunk.len() as u64);
+            self.account(offset, &chunk, sum)?;
+        }
+        Ok(())
+    }
+
+    /// Sums and hashes what was written, and marks each part that it completes.
+    fn account(&self, offset: &mut u64, mut chunk: &[u8], sum: &mut PartSum) -> Result<()> {
+        let part_size = self.job.limits.part_size;
+        while !chunk.is_empty() {
+            let part = *offset / part_size;
+            let part_end = ((part + 1) * part_size).min(self.size);
+            let (piece, rest) = chunk.split_at(chunk.len().min((part_end - *offset) as usize));
+            sum.update(piece);
+            self.hash
+                .wrote(self.partial.data(), *offset, piece)
+                .map_err(|error| Error::io("can't read back what was downloaded", error))?;
+            *offset += piece.len() as u64;
+            if *offset == part_end {
+                self.partial.finished(part as usize, std::mem::replace(sum, PartSum::new()))?;
+            }
+            chunk = rest;
         }
         Ok(())
     }

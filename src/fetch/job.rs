@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
 
+use super::pace::Pace;
 use super::{Limits, Progress, file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry};
@@ -15,15 +16,15 @@ use crate::source::Source;
 #[derive(Debug)]
 pub(super) struct Job {
     source: RwLock<Arc<dyn Source>>,
-    /// One permit for each request under way, shared by all fetches of the process.
-    pub(super) slots: Arc<Semaphore>,
+    /// Shared by all fetches of the process.
+    pub(super) pace: Arc<Pace>,
     pub(super) limits: Limits,
     pub(super) progress: Arc<Progress>,
 }
 
 impl Job {
-    pub(super) fn new(source: Arc<dyn Source>, slots: Arc<Semaphore>, limits: Limits, progress: Arc<Progress>) -> Self {
-        Self { source: RwLock::new(source), slots, limits, progress }
+    pub(super) fn new(source: Arc<dyn Source>, pace: Arc<Pace>, limits: Limits, progress: Arc<Progress>) -> Self {
+        Self { source: RwLock::new(source), pace, limits, progress }
     }
 
     /// The source to read from, with the newest credentials.

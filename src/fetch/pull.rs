@@ -7,9 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
 use super::job::{self, Arrived, Claim, Job, Sink};
+use super::pace::Pace;
 use super::{Limits, Progress, partial};
 use crate::error::{Error, Result};
 use crate::manifest::{Digest, Entry, Manifest, RelPath, content_digest};
@@ -50,8 +49,7 @@ pub async fn pull(
     let failed = |error| Error::io(format!("can't make {}", work.display()), error);
     fs::create_dir_all(&work).map_err(failed)?;
 
-    let slots = Arc::new(Semaphore::new(limits.connections.max(1)));
-    let job = Arc::new(Job::new(source, slots, limits, progress));
+    let job = Arc::new(Job::new(source, Pace::new(limits.connections), limits, progress));
     let sink = Arc::new(Directory { destination: destination.to_owned(), work: work.clone() });
     let entries = manifest.entries().iter().cloned().map(Arc::new).collect();
     let arrived = job::run(job, sink, entries).await?;

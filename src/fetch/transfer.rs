@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::job::{self, Arrived, Claim, Job, Sink};
+use super::pace::Pace;
 use super::{Amounts, Limits};
 use crate::cache::{Cache, Reservation, Snapshot, StoredFile};
 use crate::error::{Error, ErrorKind, Result};
@@ -20,7 +21,7 @@ use crate::source::Source;
 pub struct Transfers {
     cache: Arc<Cache>,
     limits: Limits,
-    slots: Arc<Semaphore>,
+    pace: Arc<Pace>,
     runtime: Handle,
     running: Mutex<HashMap<Digest, Weak<Transfer>>>,
     files: Arc<FileLocks>,
@@ -29,8 +30,8 @@ pub struct Transfers {
 impl Transfers {
     /// Transfers into `cache`, whose work is done on `runtime`: not the one that answers requests.
     pub fn new(cache: Arc<Cache>, limits: Limits, runtime: Handle) -> Self {
-        let slots = Arc::new(Semaphore::new(limits.connections.max(1)));
-        Self { cache, limits, slots, runtime, running: Mutex::default(), files: Arc::default() }
+        let pace = Pace::new(limits.connections);
+        Self { cache, limits, pace, runtime, running: Mutex::default(), files: Arc::default() }
     }
 
     /// Joins the transfer of this model, or begins one. It goes on for as long as anybody holds it. Whoever joins
@@ -44,7 +45,7 @@ impl Transfers {
             transfer.renew(source);
             return transfer;
         }
-        let job = Arc::new(Job::new(source, Arc::clone(&self.slots), self.limits, Arc::default()));
+        let job = Arc::new(Job::new(source, Arc::clone(&self.pace), self.limits, Arc::default()));
         let (done, outcome) = watch::channel(None);
         let work = fetch(Arc::clone(&self.cache), Arc::clone(&self.files), Arc::clone(&job), manifest);
         let task = self.runtime.spawn(async move {
