@@ -33,6 +33,7 @@ impl Failures {
         let status = between(&text, "status code: ", " ").unwrap_or_default();
         let answer = || Root(format!("{place} answered {}", [status, code].join(" ").trim_end()));
 
+        // A failed listing is `Generic` whatever its status, so that the status is looked at beside the variant.
         let signed = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the Secret";
         let (kind, sentence) = match (&error, status, code) {
             (_, _, "NoSuchBucket") => (
@@ -40,7 +41,10 @@ impl Failures {
                 format!("{uri}: there is no bucket \"{bucket}\" at {place}; check the URI and the endpoint"),
             ),
             (_, _, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidSecurity")
-            | (Store::Unauthenticated { .. }, ..) => {
+            // versitygw's word for an access key that it does not know.
+            | (_, _, "XAdminUserNotFound")
+            | (Store::Unauthenticated { .. }, ..)
+            | (_, "401", _) => {
                 (ErrorKind::Unauthenticated, format!("{uri}: {place} does not accept the credentials; {signed}"))
             }
             (_, _, "ExpiredToken" | "TokenRefreshRequired") => (
@@ -57,20 +61,20 @@ impl Failures {
                     "{uri}: bucket \"{bucket}\" is in another region than the request names; set the attribute region"
                 ),
             ),
-            (Store::NotFound { .. }, ..) => {
+            (Store::NotFound { .. }, ..) | (_, "404", _) => {
                 (ErrorKind::NotFound, format!("{uri}: not found at {place}; check the URI"))
             }
-            (Store::Precondition { .. }, ..) => {
+            (Store::Precondition { .. }, ..) | (_, "412", _) => {
                 (ErrorKind::Changed, format!("{uri} has changed at the source while it was being read"))
             }
-            (Store::PermissionDenied { .. }, ..) if *anonymous => (
+            (Store::PermissionDenied { .. }, ..) | (_, "403", _) if *anonymous => (
                 ErrorKind::Unauthenticated,
                 format!(
                     "{uri}: {place} refuses anonymous access; give a Secret with AWS_ACCESS_KEY_ID and \
                      AWS_SECRET_ACCESS_KEY as nodePublishSecretRef"
                 ),
             ),
-            (Store::PermissionDenied { .. }, ..) => (
+            (Store::PermissionDenied { .. }, ..) | (_, "403", _) => (
                 ErrorKind::PermissionDenied,
                 format!(
                     "{uri}: {place} knows these credentials and refuses; they need s3:ListBucket on the prefix and \
@@ -153,6 +157,11 @@ mod tests {
         for (status, kind) in [
             ("400 Bad Request: ", ErrorKind::InvalidArgument),
             ("301 Moved: ", ErrorKind::InvalidArgument),
+            ("401 Unauthorized: ", ErrorKind::Unauthenticated),
+            ("403 Forbidden: <Code>AccessDenied</Code>", ErrorKind::PermissionDenied),
+            ("404 Not Found: ", ErrorKind::NotFound),
+            ("404 Not Found: <Code>XAdminUserNotFound</Code>", ErrorKind::Unauthenticated),
+            ("412 Precondition Failed: ", ErrorKind::Changed),
             ("429 Too Many: ", ErrorKind::Unavailable),
             ("500 Internal: ", ErrorKind::Unavailable),
             ("503 Slow Down: ", ErrorKind::Unavailable),
@@ -167,5 +176,7 @@ mod tests {
         let refusal = || object_store::Error::PermissionDenied { path: "m".into(), source: "403".into() };
         assert_eq!(failures(true).explain(refusal()).kind(), ErrorKind::Unauthenticated);
         assert_eq!(failures(false).explain(refusal()).kind(), ErrorKind::PermissionDenied);
+        let listing = generic("Server returned non-2xx status code: 403 Forbidden: <Code>AccessDenied</Code>");
+        assert_eq!(failures(true).explain(listing).kind(), ErrorKind::Unauthenticated);
     }
 }
