@@ -105,6 +105,17 @@ impl Publisher {
 
     /// The first half: nothing to do, or a preparation, whether new or found.
     fn begin(&self, volume: &Volume) -> Result<Option<Arc<Preparation>>, Status> {
+        self.try_begin(volume).inspect_err(|status| {
+            let key = (volume.id.clone(), volume.target.clone());
+            // What is on its way is settled at its own end.
+            let pending = self.pending();
+            if is_final(status.code()) && pending.get(&key).is_none_or(|found| found.has_failed()) {
+                self.drop_unmounted(&key, volume.arguments);
+            }
+        })
+    }
+
+    fn try_begin(&self, volume: &Volume) -> Result<Option<Arc<Preparation>>, Status> {
         let leases = self.workshop.cache.leases();
         if let Some(other) = leases.of_volume(&volume.id).into_iter().find(|lease| lease.arguments != volume.arguments)
         {
@@ -190,14 +201,26 @@ impl Publisher {
         let mut pending = self.pending();
         if pending.get(key).is_some_and(|found| Arc::ptr_eq(found, preparation)) {
             pending.remove(key);
-            let lease = self.workshop.cache.leases().get(&key.0, &key.1);
-            let unmounted = lease.is_some_and(|lease| lease.files == 0);
-            if unmounted
-                && result.as_ref().is_err_and(|status| is_final(status.code()))
-                && let Err(error) = self.workshop.cache.leases().remove(&key.0, &key.1)
-            {
-                tracing::error!(error = %error.report(), "a lease without a volume can't be dropped");
+            if result.as_ref().is_err_and(|status| is_final(status.code())) {
+                self.drop_unmounted(key, preparation.arguments());
             }
+        }
+    }
+
+    /// Drops the lease of a volume that is not mounted: after a final code kubelet does not unpublish, and the lease
+    /// would hold its model for ever. One that was mounted before a reboot is such a volume too.
+    fn drop_unmounted(&self, (volume_id, target): &Key, arguments: Digest) {
+        let leases = self.workshop.cache.leases();
+        let Some(lease) = leases.get(volume_id, target).filter(|lease| lease.arguments == arguments) else { return };
+        let unmounted = || match self.mounter.target(target).and_then(|target| target.mounted()) {
+            Ok(mount) => mount.is_none(),
+            // Not a place for a mount, so none is there. Otherwise nobody knows, and the model is kept.
+            Err(error) => !matches!(error, MountError::Io { .. }),
+        };
+        if (lease.files == 0 || unmounted())
+            && let Err(error) = leases.remove(volume_id, target)
+        {
+            tracing::error!(error = %error.report(), "a lease without a volume can't be dropped");
         }
     }
 
