@@ -281,13 +281,16 @@ impl Publisher {
     fn adopt_mounts(&self) -> Result<(), Status> {
         let leases = self.workshop.cache.leases();
         for (name, mount) in snapshots_shown(&self.workshop.cache.snapshots_dir())? {
-            let (Some(id), Some(target)) = (Digest::from_hex(&name), mount.mount_point.to_str()) else { continue };
-            if leases.at_target(target).iter().any(|lease| lease.snapshot == Some(id)) {
+            let target = self.mounter.as_kubelet_writes(&mount.mount_point);
+            let (Some(id), Some(target)) = (Digest::from_hex(&name), target.to_str().map(str::to_owned)) else {
+                continue;
+            };
+            if leases.at_target(&target).iter().any(|lease| lease.snapshot == Some(id)) {
                 continue;
             }
             tracing::warn!(target, snapshot = %id, "a model is mounted that no lease names; it is kept");
             // No request has these arguments, so a publish of the volume resolves it anew and then finds it mounted.
-            let (volume_id, target) = (format!("adopted-{}", id.hex()), target.to_owned());
+            let volume_id = format!("adopted-{}", id.hex());
             let lease = Lease { volume_id, target, arguments: id, snapshot: Some(id), bytes: 0, files: 0 };
             leases.put(lease).map_err(|error| status(&error))?;
         }

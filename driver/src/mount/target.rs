@@ -111,6 +111,14 @@ impl Mounter {
         }
     }
 
+    /// A mount's path as kubelet writes it. The table of mounts has the real path of kubelet's directory, to which the
+    /// path that kubelet knows may be a symbolic link.
+    pub fn as_kubelet_writes(&self, mount_point: &Path) -> PathBuf {
+        let real = fs::read_link(attach::of_descriptor(self.inner.root.as_fd()));
+        let below = real.ok().and_then(|real| mount_point.strip_prefix(real).ok().map(Path::to_path_buf));
+        below.map_or_else(|| mount_point.to_path_buf(), |below| self.inner.root_path.join(below))
+    }
+
     fn open_below(&self, components: &[&str]) -> Result<OwnedFd, Errno> {
         let root = &self.inner.root;
         if components.is_empty() {
