@@ -1,0 +1,208 @@
+//! The command line: what people and scripts see of it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Output;
+
+use modelmount_test_support::model::{self, Files};
+use serde_json::Value;
+
+use crate::harness::{Plugin, modelmount, node_arguments};
+use crate::store::Store;
+
+#[track_caller]
+fn failed(output: &Output, code: i32, words: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(code) && text.contains(words), "{code}, {words:?}: {output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+}
+
+#[track_caller]
+fn succeeded(output: Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn environment(store: &Store) -> [(&str, String); 3] {
+    [
+        ("AWS_ACCESS_KEY_ID", store.server.access_key().to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", store.server.secret_key().to_owned()),
+        ("AWS_ENDPOINT_URL", store.proxy.url()),
+    ]
+}
+
+#[tokio::test]
+async fn pull_brings_the_files_and_says_what_went_wrong() {
+    let Some(store) = Store::start().await else { return };
+    let mut files = model::small(1);
+    files.extend(model::odd(2));
+    store.put_model("m/", &files).await;
+    store.put_model("n/", &model::small(3)).await;
+    let owned = environment(&store);
+    let environment: Vec<_> = owned.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let [one, two] = ["one", "two/deep"].map(|name| directory.path().join(name));
+    let [one_text, two_text] = [&one, &two].map(|path| path.to_str().unwrap());
+
+    let pair = ["pull", "s3://models/m", one_text, "s3://models/n", two_text];
+    assert_eq!(succeeded(modelmount(&pair, &environment)), "");
+    assert_eq!(read(&one), files);
+    assert_eq!(read(&two), model::small(3));
+    let again = modelmount(&pair[..3], &environment);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("files, "), "{again:?}");
+    succeeded(again);
+
+    failed(&modelmount(&pair[..4], &environment), 64, "URI DEST");
+    failed(&modelmount(&pair[..2], &environment), 64, "Usage: modelmount pull");
+    failed(&modelmount(&["pull", "--fast", "s3://models/m", one_text], &environment), 64, "--fast");
+    failed(&modelmount(&["pull", "--part-size", "1", "s3://models/m", one_text], &environment), 64, "64KiB");
+    failed(&modelmount(&[], &[]), 64, "Usage: modelmount");
+    let at = |uri: &str| modelmount(&["pull", uri, one_text], &environment);
+    failed(&at("nonsense"), 1, "not a model URI");
+    failed(&at("s3://models/missing"), 1, "has no object there");
+    failed(&at("http://127.0.0.1:1/m"), 1, "can't connect to http://127.0.0.1:1");
+    store.stop();
+    failed(&at("s3://models/m"), 1, "modelmount: s3://models/m");
+}
+
+fn read(directory: &Path) -> Files {
+    let mut files = Files::new();
+    let mut below = vec![directory.to_owned()];
+    while let Some(next) = below.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                below.push(path);
+            } else {
+                let name = path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
+                files.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+#[tokio::test]
+async fn resolve_shows_what_there_is() {
+    let Some(store) = Store::start().await else { return };
+    let files = model::small(1);
+    store.put_model("m/", &files).await;
+    let owned = environment(&store);
+    let environment: Vec<_> = owned.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let resolve = |more: &[&str]| modelmount(&[&["resolve", "s3://models/m"], more].concat(), &environment);
+
+    let json: Value = serde_json::from_str(&succeeded(resolve(&["--output", "json"]))).unwrap();
+    assert_eq!(json["uri"], "s3://models/m");
+    assert_eq!(json["bytes"], files.values().map(Vec::len).sum::<usize>());
+    let listed = json["files"].as_array().unwrap().iter();
+    let listed: Vec<_> = listed.map(|file| (file["path"].as_str().unwrap(), file["size"].as_u64().unwrap())).collect();
+    let expected: Vec<_> = files.iter().map(|(path, bytes)| (path.as_str(), bytes.len() as u64)).collect();
+    assert_eq!(listed, expected);
+
+    let text = succeeded(resolve(&["--attribute", "allowPatterns=*.json"]));
+    assert!(text.contains("1 files") && text.contains("config.json") && !text.contains("vocab"), "{text}");
+    failed(&resolve(&["--attribute", "allowPattern=*.json"]), 1, "did you mean \"allowPatterns\"?");
+    failed(&resolve(&["--output", "yaml"]), 64, "json");
+    assert!(succeeded(modelmount(&["--version"], &[])).starts_with("modelmount "));
+    assert!(succeeded(modelmount(&["node", "--help"], &[])).contains("--cache-dir"));
+}
+
+#[tokio::test]
+async fn privileged_mount_and_unmount_do_what_kubelet_does() {
+    let Some(store) = Store::start().await else { return };
+    let plugin = Plugin::start(&[]).await;
+    let files = model::small(1);
+    store.put_model("m/", &files).await;
+    let (pod, endpoint) = (plugin.pod("a"), plugin.endpoint());
+    let secrets = plugin.elsewhere("secrets");
+    let secret = |name: &str, value: &str| {
+        fs::write(secrets.join(name), format!("{value}\n")).unwrap();
+        format!("{name}={}", secrets.join(name).display())
+    };
+    let key = secret("AWS_ACCESS_KEY_ID", store.server.access_key());
+    let secret_key = secret("AWS_SECRET_ACCESS_KEY", store.server.secret_key());
+    let address = format!("endpoint={}", store.proxy.url());
+    let to = |target: &str| {
+        let options = ["--endpoint", &endpoint, "--attribute", &address, "--secret", &key, "--secret", &secret_key];
+        modelmount(&[&["mount", "s3://models/m", target], &options[..]].concat(), &[])
+    };
+    let output = to(&pod.target);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("mounted at"), "{output:?}");
+    succeeded(output);
+    assert_eq!(pod.files(), files);
+    assert!(pod.mount().unwrap().read_only);
+    failed(&to("/etc/mount"), 1, "--kubelet-dir");
+
+    // A look into the cache that the plugin has open.
+    let cache = plugin.cache();
+    let list = |more: &[&str]| {
+        succeeded(modelmount(&[&["cache", "ls", "--cache-dir", cache.to_str().unwrap()], more].concat(), &[]))
+    };
+    let text = list(&[]);
+    assert!(text.starts_with("MODEL") && text.contains("s3://models/m"), "{text}");
+    let json: Value = serde_json::from_str(&list(&["--output", "json"])).unwrap();
+    assert_eq!(json[0]["uri"], "s3://models/m");
+    assert_eq!((json[0]["files"].as_u64(), json[0]["leases"].as_u64()), (Some(files.len() as u64), Some(1)));
+
+    let unmount = || modelmount(&["unmount", &pod.target, "--endpoint", &endpoint], &[]);
+    succeeded(unmount());
+    assert!(!pod.path().exists());
+    succeeded(unmount());
+    plugin.assert_nothing_left("after unmount");
+    assert_eq!(serde_json::from_str::<Value>(&list(&["--output", "json"])).unwrap()[0]["leases"], 0);
+    let nobody = format!("unix://{}/nobody.sock", plugin.elsewhere("x").display());
+    failed(&modelmount(&["unmount", &pod.target, "--endpoint", &nobody], &[]), 1, "does a plugin serve there?");
+}
+
+#[tokio::test]
+async fn a_plugin_that_can_not_work_says_why_in_one_line() {
+    let plugin = Plugin::start(&[]).await;
+    let (directory, kubelet) = (plugin.elsewhere("x"), plugin.kubelet());
+    let file = directory.join("file");
+    fs::write(&file, "").unwrap();
+    let later = directory.join("later");
+    fs::create_dir(&later).unwrap();
+    fs::write(later.join("layout"), "{\"version\": 99}").unwrap();
+    let fresh = format!("unix://{}", directory.join("csi.sock").display());
+    let socket = format!("unix://{}", file.display());
+    let good = directory.join("good");
+    for (endpoint, cache, kubelet, words) in [
+        (&fresh, &file, &kubelet, "can't make the cache directory"),
+        (&fresh, &plugin.cache(), &kubelet, "one plugin per cache"),
+        (&fresh, &later, &kubelet, "layout version 99"),
+        (&fresh, &good, &directory.join("nowhere"), "kubelet's directory"),
+        (&plugin.endpoint(), &good, &kubelet, "another plugin is serving"),
+        (&socket, &good, &kubelet, ".sock"),
+    ] {
+        let arguments = node_arguments(endpoint, cache, kubelet);
+        // Without the log, whose lines would be there as well.
+        let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        *arguments.last_mut().unwrap() = "error";
+        let output = modelmount(&arguments, &[]);
+        failed(&output, 78, words);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.starts_with("modelmount: ") && text.lines().count() == 1, "{text}");
+    }
+    failed(&modelmount(&["node", "--endpoint", &fresh], &[]), 64, "--node-id");
+    failed(&modelmount(&["cache", "ls", "--cache-dir", good.join("x").to_str().unwrap()], &[]), 1, "no cache at");
+    assert_eq!(fs::metadata(plugin.cache().join("leases")).unwrap().permissions().mode() & 0o077, 0);
+}
+
+#[tokio::test]
+async fn privileged_a_plugin_that_is_told_to_stop_leaves_volumes_alone() {
+    let Some(store) = Store::start().await else { return };
+    let mut plugin = Plugin::start(&[]).await;
+    let files = model::small(1);
+    store.put_model("m/", &files).await;
+    let pod = plugin.pod("a");
+    pod.publish(&store.volume("m")).await.unwrap();
+    let status = plugin.terminate().await;
+    assert_eq!(status.code(), Some(0), "{}", plugin.log());
+    assert_eq!(pod.files(), files);
+    assert_eq!((plugin.mounts().len(), plugin.leases().len()), (1, 1));
+    assert!(!Path::new(plugin.endpoint().strip_prefix("unix://").unwrap()).exists(), "the socket is left");
+    plugin.restart().await;
+    pod.unpublish().await.unwrap();
+    plugin.assert_nothing_left("after a restart");
+}

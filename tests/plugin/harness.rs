@@ -1,0 +1,201 @@
+//! The plugin under test: the real binary, with a socket, a cache and a kubelet directory of its own.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::time::Duration;
+
+use modelmount_driver::client::connect;
+use modelmount_driver::csi::ProbeRequest;
+use modelmount_driver::csi::identity_client::IdentityClient;
+use modelmount_driver::mount::mountinfo::{self, Mount};
+use modelmount_test_support::Process;
+use modelmount_test_support::wait::until;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tempfile::TempDir;
+
+use crate::pod::Pod;
+
+/// The binary.
+const MODELMOUNT: &str = env!("CARGO_BIN_EXE_modelmount");
+
+/// Longer than anything takes that is not slowed down on purpose, also on a machine that is busy with other tests.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// A node plugin. Dropped, it is killed, and what is mounted below its directories is unmounted.
+pub(crate) struct Plugin {
+    process: Option<Process>,
+    arguments: Vec<String>,
+    directory: TempDir,
+}
+
+impl Plugin {
+    /// A plugin that may fetch from loopback, with further `arguments`.
+    pub(crate) async fn start(arguments: &[&str]) -> Self {
+        Self::strict(&[&["--allow-address", "127.0.0.0/8"], arguments].concat()).await
+    }
+
+    /// A plugin with the policy that it has by default.
+    pub(crate) async fn strict(arguments: &[&str]) -> Self {
+        let directory = directory();
+        fs::create_dir(directory.path().join("kubelet")).unwrap();
+        Self::run(directory, arguments).await
+    }
+
+    /// A plugin whose kubelet directory is a symbolic link to the real one, as where `/var/lib/kubelet` has moved.
+    pub(crate) async fn behind_a_link() -> Self {
+        let directory = directory();
+        fs::create_dir(directory.path().join("disk")).unwrap();
+        symlink("disk", directory.path().join("kubelet")).unwrap();
+        Self::run(directory, &["--allow-address", "127.0.0.0/8"]).await
+    }
+
+    async fn run(directory: TempDir, more: &[&str]) -> Self {
+        let mut plugin = Self { process: None, arguments: Vec::new(), directory };
+        plugin.arguments = node_arguments(&plugin.endpoint(), &plugin.cache(), &plugin.kubelet());
+        plugin.arguments.extend(more.iter().map(ToString::to_string));
+        plugin.restart().await;
+        plugin
+    }
+
+    /// Starts it anew on the same directories, and waits until it is ready.
+    pub(crate) async fn restart(&mut self) {
+        // First the old one goes: there is one plugin per cache.
+        self.process = None;
+        let mut command = Command::new(MODELMOUNT);
+        command.args(&self.arguments);
+        let process = Process::start(&command, &self.log_file());
+        let endpoint = self.endpoint();
+        until("the plugin", SOON, async || {
+            assert!(process.is_running(), "the plugin ended:\n{}", process.log());
+            let channel = connect(&endpoint).await.ok()?;
+            let answer = IdentityClient::new(channel).probe(ProbeRequest {}).await.ok()?;
+            (answer.into_inner().ready == Some(true)).then_some(())
+        })
+        .await;
+        self.process = Some(process);
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.process.take().unwrap().kill();
+    }
+
+    /// Asks it to stop, and waits for its end.
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        let process = self.process.take().unwrap();
+        process.terminate();
+        process.wait(SOON).await
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("unix://{}", self.directory.path().join("csi.sock").display())
+    }
+
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.directory.path().join("cache")
+    }
+
+    pub(crate) fn kubelet(&self) -> PathBuf {
+        self.directory.path().join("kubelet")
+    }
+
+    /// A directory beside those of the plugin.
+    pub(crate) fn elsewhere(&self, name: &str) -> PathBuf {
+        let directory = self.directory.path().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    /// What all its processes have printed.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap()
+    }
+
+    /// A pod whose directories are there, as kubelet makes them before it publishes.
+    pub(crate) fn pod(&self, name: &str) -> Pod {
+        Pod::new(self.endpoint(), &self.kubelet(), name)
+    }
+
+    /// Everything that is mounted below its directories, in the order in which it was mounted.
+    pub(crate) fn mounts(&self) -> Vec<Mount> {
+        mounts_below(self.directory.path())
+    }
+
+    /// The files that hold leases.
+    pub(crate) fn leases(&self) -> Vec<PathBuf> {
+        fs::read_dir(self.cache().join("leases")).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Unmounts everything, as a reboot does.
+    pub(crate) fn unmount_all(&self) {
+        unmount_below(self.directory.path()).unwrap();
+    }
+
+    /// Nothing is mounted, nothing is leased, and no target is left.
+    #[track_caller]
+    pub(crate) fn assert_nothing_left(&self, what: &str) {
+        assert_eq!(self.mounts(), [], "{what}: mounts");
+        assert_eq!(self.leases(), [] as [PathBuf; 0], "{what}: leases");
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        self.process = None;
+        if let Err(error) = unmount_below(self.directory.path()) {
+            // Removing what is below would remove what is mounted there.
+            self.directory.disable_cleanup(true);
+            assert!(std::thread::panicking(), "{:?} can't be unmounted: {error}", self.directory.path());
+        }
+    }
+}
+
+/// tempfile makes its directories for the owner alone, and pods are not root.
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    directory
+}
+
+/// `modelmount node` with everything that a test needs.
+pub(crate) fn node_arguments(endpoint: &str, cache: &Path, kubelet: &Path) -> Vec<String> {
+    let (cache, kubelet) = (cache.to_str().unwrap(), kubelet.to_str().unwrap());
+    let arguments = ["node", "--endpoint", endpoint, "--node-id", "n", "--cache-dir", cache, "--kubelet-dir", kubelet];
+    let more = ["--with-controller", "--keep-free", "0", "--log-format", "json", "--log-level", "debug"];
+    arguments.into_iter().chain(more).map(str::to_owned).collect()
+}
+
+/// Runs the binary to its end, with these variables and no others.
+pub(crate) fn modelmount(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    // A command that hangs is a failure and not a test that never ends.
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", "60", MODELMOUNT]).args(arguments);
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.envs(environment.iter().copied()).output().unwrap()
+}
+
+/// Binds `source` on `target`, writable, as somebody else might have.
+pub(crate) fn bind(source: &Path, target: &Path) {
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+}
+
+fn mounts_below(directory: &Path) -> Vec<Mount> {
+    let directory = directory.canonicalize().unwrap();
+    let all = mountinfo::read_settled().unwrap();
+    all.into_iter().filter(|mount| mount.mount_point.starts_with(&directory)).collect()
+}
+
+fn unmount_below(directory: &Path) -> io::Result<()> {
+    // What is mounted on a mount comes after it in the table.
+    for mount in mounts_below(directory).iter().rev() {
+        umount2(&mount.mount_point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+    }
+    Ok(())
+}
