@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
 use super::hash::OrderedHash;
-use super::job::{Job, lost_task};
+use super::job::{Guard, Job, lost_task};
 use super::partial::{self, PartSum, Partial};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry};
@@ -27,10 +27,15 @@ const LONG_REQUEST: u64 = 256 << 20;
 const REVIEW: Duration = Duration::from_millis(100);
 
 /// Fetches `entry` into the partial at `directory`; returns its verified digest and its size.
-pub(super) async fn fetch(job: &Arc<Job>, entry: &Arc<Entry>, directory: &Path) -> Result<(Digest, u64)> {
+pub(super) async fn fetch(
+    job: &Arc<Job>,
+    entry: &Arc<Entry>,
+    directory: &Path,
+    guard: &Guard,
+) -> Result<(Digest, u64)> {
     let fetched = match entry.size {
         Some(size) if size > job.limits.part_size && entry.validator.is_some() => {
-            match in_parts(job, entry, size, directory).await {
+            match in_parts(job, entry, size, directory, guard).await {
                 Err(error) if error.kind() == ErrorKind::RangesUnsupported => whole(job, entry, directory).await,
                 fetched => fetched,
             }
@@ -96,12 +101,24 @@ struct Parts {
     partial: Partial,
     hash: OrderedHash,
     missing: Mutex<VecDeque<usize>>,
+    _guard: Guard,
 }
 
-async fn in_parts(job: &Arc<Job>, entry: &Arc<Entry>, size: u64, directory: &Path) -> Result<(Digest, u64)> {
+async fn in_parts(
+    job: &Arc<Job>,
+    entry: &Arc<Entry>,
+    size: u64,
+    directory: &Path,
+    guard: &Guard,
+) -> Result<(Digest, u64)> {
     let part_size = job.limits.part_size;
-    let opened = directory.to_owned();
-    let (partial, found) = blocking(move || Partial::in_parts(&opened, size, part_size)).await?;
+    let (opened, held) = (directory.to_owned(), Arc::clone(guard));
+    let (partial, found) = blocking(move || {
+        let opened = Partial::in_parts(&opened, size, part_size);
+        drop(held);
+        opened
+    })
+    .await?;
     let hash = OrderedHash::new(size, part_size);
     let mut missing = VecDeque::new();
     for (part, found) in found.into_iter().enumerate() {
@@ -114,7 +131,9 @@ async fn in_parts(job: &Arc<Job>, entry: &Arc<Entry>, size: u64, directory: &Pat
         }
     }
     let missing = Mutex::new(missing);
-    let parts = Arc::new(Parts { job: Arc::clone(job), entry: Arc::clone(entry), size, partial, hash, missing });
+    let (job_of_parts, entry) = (Arc::clone(job), Arc::clone(entry));
+    let _guard = Arc::clone(guard);
+    let parts = Arc::new(Parts { job: job_of_parts, entry, size, partial, hash, missing, _guard });
 
     let mut running = JoinSet::new();
     let mut outcome = Ok(());

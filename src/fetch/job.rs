@@ -1,9 +1,9 @@
 //! Fetches all files of a manifest, several at a time, into wherever a [`Sink`] wants them.
 
+use std::any::Any;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
 
 use super::pace::Pace;
@@ -46,10 +46,13 @@ pub(crate) struct Arrived {
     pub(crate) size: u64,
 }
 
+/// The sole right to a file's download. Whoever may still touch the download holds it: tasks and blocking work end some
+/// time after they were given up, and must not meet those of the next attempt.
+pub(super) type Guard = Arc<dyn Any + Send + Sync>;
+
 /// The right to fetch a file, and what is known of it.
 pub(super) struct Claim {
-    /// Kept for as long as the file is being fetched.
-    pub(super) guard: Option<OwnedMutexGuard<()>>,
+    pub(super) guard: Guard,
     /// The file, if it is there already.
     pub(super) have: Option<(Digest, u64)>,
 }
@@ -97,7 +100,7 @@ async fn one<S: Sink>(job: Arc<Job>, sink: Arc<S>, entry: Arc<Entry>) -> Result<
             Arrived { entry, digest, size }
         }
         None => {
-            let (digest, size) = file::fetch(&job, &entry, &sink.directory(&entry)).await?;
+            let (digest, size) = file::fetch(&job, &entry, &sink.directory(&entry), &guard).await?;
             let arrived = Arrived { entry, digest, size };
             sink.commit(&arrived)?;
             arrived

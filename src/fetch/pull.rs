@@ -1,21 +1,28 @@
 //! Fetches a model into a plain directory, without a cache: what KServe's storage-initializer does, but each file
 //! appears only when it is complete, and what a killed run had fetched is not fetched again.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::job::{self, Arrived, Claim, Job, Sink};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::job::{self, Arrived, Claim, Guard, Job, Sink};
 use super::pace::Pace;
 use super::{Limits, Progress, partial};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry, Manifest, RelPath, content_digest};
 use crate::source::Source;
 
 /// Directory inside the destination where files on their way lie; removed at the end.
 const WORK: &str = ".modelmount-pull";
+/// Five seconds in all.
+const LOCK_ATTEMPTS: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A pulled model.
 #[derive(Clone, Debug)]
@@ -46,11 +53,9 @@ pub async fn pull(
     progress: Arc<Progress>,
 ) -> Result<Pulled> {
     let work = destination.join(WORK);
-    let failed = |error| Error::io(format!("can't make {}", work.display()), error);
-    fs::create_dir_all(&work).map_err(failed)?;
-
+    let lock = lock(&work).await?;
     let job = Arc::new(Job::new(source, Pace::new(limits.connections), limits, progress));
-    let sink = Arc::new(Directory { destination: destination.to_owned(), work: work.clone() });
+    let sink = Arc::new(Directory { destination: destination.to_owned(), work: work.clone(), lock });
     let entries = manifest.entries().iter().cloned().map(Arc::new).collect();
     let arrived = job::run(job, sink, entries).await?;
     partial::discard(&work);
@@ -60,14 +65,33 @@ pub async fn pull(
     Ok(Pulled { digest: content_digest(files.iter().map(|(path, digest, _)| (path, *digest))), files })
 }
 
+/// Makes the work directory and locks it. A pull that was given up lets go of it a moment later.
+async fn lock(work: &Path) -> Result<Guard> {
+    let failed = |error| Error::io(format!("can't make {}", work.display()), error);
+    for _ in 0..LOCK_ATTEMPTS {
+        fs::create_dir_all(work).map_err(failed)?;
+        let directory = File::open(work).map_err(failed)?;
+        let identity = directory.metadata().map_err(failed)?.ino();
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            // Another pull may have removed it at its end, and the lock would be one on nothing.
+            Ok(lock) if fs::metadata(work).is_ok_and(|now| now.ino() == identity) => return Ok(Arc::new(lock)),
+            Ok(_) | Err((_, Errno::EWOULDBLOCK)) => tokio::time::sleep(LOCK_PAUSE).await,
+            Err((_, errno)) => return Err(Error::io(format!("can't lock {}", work.display()), errno.into())),
+        }
+    }
+    let text = format!("another pull writes to this directory ({} is locked); wait for its end", work.display());
+    Err(Error::new(ErrorKind::FailedPrecondition, text))
+}
+
 struct Directory {
     destination: PathBuf,
     work: PathBuf,
+    lock: Guard,
 }
 
 impl Sink for Directory {
     async fn claim(&self, _: &Entry) -> Claim {
-        Claim { guard: None, have: None }
+        Claim { guard: Arc::clone(&self.lock), have: None }
     }
 
     fn directory(&self, entry: &Entry) -> PathBuf {

@@ -123,7 +123,7 @@ struct CacheSink {
 impl Sink for CacheSink {
     async fn claim(&self, entry: &Entry) -> Claim {
         let guard = self.files.lock(entry.origin).await;
-        Claim { guard: Some(guard), have: self.cache.known(entry.origin) }
+        Claim { guard: Arc::new(guard), have: self.cache.known(entry.origin) }
     }
 
     fn directory(&self, entry: &Entry) -> PathBuf {
