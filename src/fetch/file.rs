@@ -70,7 +70,11 @@ async fn whole(job: &Job, entry: &Entry, directory: &Path) -> Result<(Digest, u6
             Ok(digest) => return Ok((digest, size)),
             Err(error) => {
                 job.progress.lost(if entry.size.is_some() { size } else { 0 });
-                patience.after(error).await?;
+                if let Err(error) = patience.after(error).await {
+                    // It can't be resumed, and on a disk that is full it would keep the room.
+                    partial::discard(directory);
+                    return Err(error);
+                }
             }
         }
     }
