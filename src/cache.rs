@@ -30,6 +30,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -138,6 +139,11 @@ impl Cache {
     /// The directory in which a file is downloaded.
     pub(crate) fn partial(&self, origin: Digest) -> PathBuf {
         self.layout.partial(origin)
+    }
+
+    /// Bytes on the disk of a file whose download was interrupted.
+    pub(crate) fn begun(&self, origin: Digest) -> u64 {
+        fs::metadata(self.layout.partial(origin).join("data")).map_or(0, |data| data.blocks() * 512)
     }
 
     /// Makes a blob of a downloaded file.

@@ -105,7 +105,8 @@ async fn fetch(cache: Arc<Cache>, files: Arc<FileLocks>, job: Arc<Job>, manifest
         return Ok(snapshot);
     }
     let missing = manifest.entries().iter().filter(|entry| cache.known(entry.origin).is_none());
-    let room = cache.reserve(missing.filter_map(|entry| entry.size).fold(0, u64::saturating_add))?;
+    let rest = missing.filter_map(|entry| Some(entry.size?.saturating_sub(cache.begun(entry.origin))));
+    let room = cache.reserve(rest.fold(0, u64::saturating_add))?;
     let sink = Arc::new(CacheSink { cache: Arc::clone(&cache), files, room });
     let entries = manifest.entries().iter().cloned().map(Arc::new).collect();
     let arrived = job::run(job, sink, entries).await?;
