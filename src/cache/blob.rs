@@ -25,12 +25,14 @@ pub(super) fn commit(layout: &Layout, origin: Digest, digest: Digest) -> Result<
     let link = || {
         fs::set_permissions(&data, Permissions::from_mode(0o444))?;
         make_parent(&blob)?;
+        // Before the blob: a link without its blob means nothing, but a blob that nobody knows by its origin would be
+        // fetched again after a crash between the two.
+        point(layout, origin, digest)?;
         let was_there = match fs::hard_link(&data, &blob) {
             // Another file of the same content was here first.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
             linked => linked.map(|()| false)?,
         };
-        point(layout, origin, digest)?;
         Ok(was_there)
     };
     let was_there = link().map_err(|error| Error::io(format!("can't store {}", blob.display()), error))?;

@@ -8,9 +8,9 @@
 //! A part's mark is written after its bytes. After a kill both are in the page cache, in this order. After a power loss
 //! either may be missing, which is why the mark is a checksum of the bytes: a part is believed when its bytes match.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crc_fast::{CrcAlgorithm, Digest as Crc};
@@ -81,6 +81,12 @@ impl Partial {
             partial.parts = Some(parts);
             return Ok((partial, vec![false; size.div_ceil(part_size) as usize]));
         };
+        // A commit that was interrupted has made it read-only.
+        let data = directory.join("data");
+        match fs::set_permissions(&data, Permissions::from_mode(0o600)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
         let open =
             |name: &str| File::options().read(true).write(true).create(true).truncate(false).open(directory.join(name));
         let data = open("data").map_err(failed)?;
