@@ -64,7 +64,11 @@ pub(super) fn withdraw(layout: &Layout, partials: &[PathBuf]) -> Result<()> {
         .collect();
     let mut digests = BTreeSet::new();
     for directory in fs::read_dir(layout.blobs()).map_err(failed)? {
-        for blob in fs::read_dir(directory.map_err(failed)?.path()).map_err(failed)? {
+        let directory = directory.map_err(failed)?;
+        if !directory.file_type().map_err(failed)?.is_dir() {
+            continue;
+        }
+        for blob in fs::read_dir(directory.path()).map_err(failed)? {
             let blob = blob.map_err(failed)?;
             if inodes.contains(&blob.ino()) {
                 digests.extend(named_after(&blob.path()));
@@ -90,7 +94,13 @@ pub(super) fn withdraw(layout: &Layout, partials: &[PathBuf]) -> Result<()> {
 fn empty_trash(layout: &Layout) -> io::Result<()> {
     for entry in fs::read_dir(layout.trash())? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+        let removed =
+            if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+        match removed {
+            // The thread that flushes for a cache just closed in this process still tidies up.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
     Ok(())
 }
