@@ -49,8 +49,8 @@ pub(super) const REGISTRATION: Registration = Registration {
     open: |uri, options, credentials, context| Ok(Arc::new(S3::open(uri, options, credentials, context)?)),
 };
 
-/// Questions about zero-byte objects that are asked of the server at the same time.
-const MARKER_QUESTIONS: usize = 16;
+/// Questions about single objects that are asked of the server at the same time.
+const QUESTIONS: usize = 16;
 
 #[derive(Debug)]
 struct S3 {
@@ -135,6 +135,8 @@ impl S3 {
             return Ok(None);
         }
         match self.store.head(&self.key).await {
+            // The start of 1970 stands for no time at all. Every S3 server tells one or the other.
+            Ok(meta) if etag(&meta).is_none() && meta.last_modified.timestamp() == 0 => Err(self.failures.not_s3()),
             Ok(meta) => Ok(Some(meta)),
             Err(error) => match self.failures.explain(error) {
                 error if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -152,7 +154,23 @@ impl S3 {
                 return Err(self.failures.too_many());
             }
         }
-        self.without_markers(objects).await
+        self.with_versions(self.without_markers(objects).await?).await
+    }
+
+    /// Some servers list objects without their ETags. They are asked for each, since nothing else in a listing tells
+    /// two versions apart: its times are finer than those of the object itself.
+    async fn with_versions(&self, objects: Vec<ObjectMeta>) -> Result<Vec<ObjectMeta>> {
+        if objects.iter().all(|meta| etag(meta).is_some()) {
+            return Ok(objects);
+        }
+        stream::iter(objects)
+            .map(async |meta| match etag(&meta) {
+                Some(_) => Ok(meta),
+                None => self.store.head(&meta.location).await.map_err(|error| self.failures.explain(error)),
+            })
+            .buffered(QUESTIONS)
+            .try_collect()
+            .await
     }
 
     /// Drops "directory markers": zero-byte objects whose key ends in a slash, as consoles and synchronisation tools
@@ -180,7 +198,7 @@ impl S3 {
                     Err(error) => Err(error),
                 }
             })
-            .buffer_unordered(MARKER_QUESTIONS)
+            .buffer_unordered(QUESTIONS)
             .try_filter_map(future::ok)
             .try_collect()
             .await?;
@@ -272,10 +290,14 @@ const MODIFIED: &str = "modified ";
 
 /// What changes with the content: the ETag, or for servers without one the time of the last modification.
 fn validator(meta: &ObjectMeta) -> String {
-    match meta.e_tag.as_deref().filter(|etag| !etag.trim_matches('"').is_empty()) {
-        Some(etag) => etag.to_owned(),
-        None => format!("{MODIFIED}{}", meta.last_modified.timestamp_micros()),
-    }
+    etag(meta).unwrap_or_else(|| format!("{MODIFIED}{}", meta.last_modified.timestamp()))
+}
+
+/// The ETag, in the quotes that belong to it: `rclone serve s3` leaves them out of its listings.
+fn etag(meta: &ObjectMeta) -> Option<String> {
+    let etag = meta.e_tag.as_deref().filter(|etag| !etag.trim_matches('"').is_empty())?;
+    let quoted = etag.starts_with('"') || etag.starts_with("W/");
+    Some(if quoted { etag.to_owned() } else { format!("\"{etag}\"") })
 }
 
 /// The names that KServe and the AWS tools use in Secrets.

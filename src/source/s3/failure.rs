@@ -107,6 +107,14 @@ impl Failures {
         Error::new(ErrorKind::Changed, format!("{}: the object \"{key}\" has changed since it was listed", self.uri))
     }
 
+    pub(super) fn not_s3(&self) -> Error {
+        let Self { uri, place, .. } = self;
+        Error::new(
+            ErrorKind::InvalidArgument,
+            format!("{uri}: {place} answers, but not as an S3 server does; check the endpoint"),
+        )
+    }
+
     pub(super) fn nothing_here(&self) -> Error {
         let Self { uri, bucket, place, .. } = self;
         Error::new(
