@@ -33,20 +33,23 @@ impl Failures {
         let status = between(&text, "status code: ", " ").unwrap_or_default();
         let answer = || Root(format!("{place} answered {}", [status, code].join(" ").trim_end()));
 
-        // A failed listing is `Generic` whatever its status, so that the status is looked at beside the variant.
+        // Listing gives its failures without their kind.
+        let unauthorized = matches!(error, Store::Unauthenticated { .. }) || status == "401";
+        let denied = matches!(error, Store::PermissionDenied { .. }) || status == "403";
+        let redirected = matches!(status, "301" | "307") || text.contains("redirect without LOCATION");
         let signed = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the Secret";
         let (kind, sentence) = match (&error, status, code) {
             (_, _, "NoSuchBucket") => (
                 ErrorKind::NotFound,
                 format!("{uri}: there is no bucket \"{bucket}\" at {place}; check the URI and the endpoint"),
             ),
-            (_, _, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidSecurity")
-            // versitygw's word for an access key that it does not know.
-            | (_, _, "XAdminUserNotFound")
-            | (Store::Unauthenticated { .. }, ..)
-            | (_, "401", _) => {
-                (ErrorKind::Unauthenticated, format!("{uri}: {place} does not accept the credentials; {signed}"))
-            }
+            // The last is versitygw's.
+            (
+                _,
+                _,
+                "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidSecurity"
+                | "XAdminUserNotFound",
+            ) => (ErrorKind::Unauthenticated, format!("{uri}: {place} does not accept the credentials; {signed}")),
             (_, _, "ExpiredToken" | "TokenRefreshRequired") => (
                 ErrorKind::Unauthenticated,
                 format!("{uri}: the session token in the Secret has expired; put a new one there"),
@@ -55,7 +58,15 @@ impl Failures {
                 ErrorKind::Unavailable,
                 format!("{uri}: this node's clock and that of {place} are too far apart; set the clock"),
             ),
-            (_, "301" | "307", _) | (_, _, "PermanentRedirect" | "AuthorizationHeaderMalformed") => (
+            // rclone takes a request without a signature for a wrongly signed one: 400.
+            (..) if *anonymous && (denied || unauthorized || status == "400") => (
+                ErrorKind::Unauthenticated,
+                format!(
+                    "{uri}: {place} refuses anonymous access; give a Secret with AWS_ACCESS_KEY_ID and \
+                     AWS_SECRET_ACCESS_KEY as nodePublishSecretRef"
+                ),
+            ),
+            (..) if redirected || matches!(code, "PermanentRedirect" | "AuthorizationHeaderMalformed") => (
                 ErrorKind::InvalidArgument,
                 format!(
                     "{uri}: bucket \"{bucket}\" is in another region than the request names; set the attribute region"
@@ -67,14 +78,10 @@ impl Failures {
             (Store::Precondition { .. }, ..) | (_, "412", _) => {
                 (ErrorKind::Changed, format!("{uri} has changed at the source while it was being read"))
             }
-            (Store::PermissionDenied { .. }, ..) | (_, "403", _) if *anonymous => (
-                ErrorKind::Unauthenticated,
-                format!(
-                    "{uri}: {place} refuses anonymous access; give a Secret with AWS_ACCESS_KEY_ID and \
-                     AWS_SECRET_ACCESS_KEY as nodePublishSecretRef"
-                ),
-            ),
-            (Store::PermissionDenied { .. }, ..) | (_, "403", _) => (
+            (..) if unauthorized => {
+                (ErrorKind::Unauthenticated, format!("{uri}: {place} does not accept the credentials; {signed}"))
+            }
+            (..) if denied => (
                 ErrorKind::PermissionDenied,
                 format!(
                     "{uri}: {place} knows these credentials and refuses; they need s3:ListBucket on the prefix and \
