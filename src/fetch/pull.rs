@@ -20,6 +20,8 @@ use crate::source::Source;
 
 /// Directory inside the destination where files on their way lie; removed at the end.
 const WORK: &str = ".modelmount-pull";
+/// Name of the note, in the place of a file's download, of what became of it.
+const PLACED: &str = "placed";
 /// Five seconds in all.
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
@@ -89,9 +91,24 @@ struct Directory {
     lock: Guard,
 }
 
+impl Directory {
+    /// The file, if an earlier run that did not come to its end has placed it and nobody touched it since.
+    fn placed(&self, entry: &Entry) -> Option<(Digest, u64)> {
+        let noted = fs::read_to_string(self.directory(entry).join(PLACED)).ok()?;
+        let digest: Digest = noted.split(' ').next()?.parse().ok()?;
+        let file = fs::symlink_metadata(self.destination.join(entry.path.as_str())).ok()?;
+        (noted == note(digest, &file)).then_some((digest, file.len()))
+    }
+}
+
+/// What a file must be to be the one that was placed: all that moving it leaves as it is.
+fn note(digest: Digest, file: &fs::Metadata) -> String {
+    format!("{digest} {} {} {} {}.{}", file.dev(), file.ino(), file.len(), file.mtime(), file.mtime_nsec())
+}
+
 impl Sink for Directory {
-    async fn claim(&self, _: &Entry) -> Claim {
-        Claim { guard: Arc::clone(&self.lock), have: None }
+    async fn claim(&self, entry: &Entry) -> Claim {
+        Claim { guard: Arc::clone(&self.lock), have: self.placed(entry) }
     }
 
     fn directory(&self, entry: &Entry) -> PathBuf {
@@ -105,11 +122,12 @@ impl Sink for Directory {
             if let Some(parent) = target.parent() {
                 fs::create_dir_all(parent)?;
             }
-            fs::set_permissions(work.join("data"), Permissions::from_mode(0o644))?;
-            fs::rename(work.join("data"), &target)
+            let data = work.join("data");
+            fs::set_permissions(&data, Permissions::from_mode(0o644))?;
+            // First the note: without its file it means nothing.
+            fs::write(work.join(PLACED), note(arrived.digest, &fs::metadata(&data)?))?;
+            fs::rename(&data, &target)
         };
-        place().map_err(|error: io::Error| Error::io(format!("can't place {}", target.display()), error))?;
-        partial::discard(&work);
-        Ok(())
+        place().map_err(|error: io::Error| Error::io(format!("can't place {}", target.display()), error))
     }
 }

@@ -47,7 +47,10 @@ impl Failures {
             (
                 _,
                 _,
-                "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidSecurity"
+                "InvalidAccessKeyId"
+                | "SignatureDoesNotMatch"
+                | "InvalidToken"
+                | "InvalidSecurity"
                 | "XAdminUserNotFound",
             ) => (ErrorKind::Unauthenticated, format!("{uri}: {place} does not accept the credentials; {signed}")),
             (_, _, "ExpiredToken" | "TokenRefreshRequired") => (
