@@ -1,0 +1,111 @@
+//! Nothing is trusted for being on the disk: a model that is not as its manifest says is put aside, and made again.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use modelmount_test_support::model;
+
+use crate::memory::{Memory, source};
+use crate::node::{Node, assert_snapshot, limits};
+
+/// Damages a complete model, and checks that it is not served; returns how many bytes were fetched to mend it.
+async fn mends(damage: impl FnOnce(&Path)) -> u64 {
+    let files = model::small(7);
+    let memory = Memory::new(&files);
+    let manifest = memory.manifest().await;
+    let mut node = Node::new(limits(2));
+    let snapshot = node.fetch(&source(&memory), &manifest).await.unwrap();
+    let directory = snapshot.tree().parent().unwrap().to_owned();
+    node.flushed().await;
+    node.stop().await;
+    damage(&directory);
+    node.restart().await;
+    assert!(node.cache().snapshot(manifest.id()).is_none(), "it is not served as it is");
+    let before = memory.bytes_read();
+    assert_snapshot(&node.fetch(&source(&memory), &manifest).await.unwrap(), &files);
+    memory.bytes_read() - before
+}
+
+/// What the tree has lost, the blobs still have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_tree_is_laid_out_again() {
+    let file = "tree/model.safetensors";
+    let replaced = |directory: &Path, make: fn(&Path)| {
+        fs::remove_file(directory.join(file)).unwrap();
+        make(&directory.join(file));
+    };
+    assert_eq!(mends(|directory| fs::remove_file(directory.join(file)).unwrap()).await, 0);
+    assert_eq!(mends(|directory| replaced(directory, |path| fs::write(path, "other").unwrap())).await, 0);
+    assert_eq!(mends(|directory| replaced(directory, |path| symlink("/etc/shadow", path).unwrap())).await, 0);
+    assert_eq!(mends(|directory| replaced(directory, |path| symlink("config.json", path).unwrap())).await, 0);
+    assert_eq!(mends(|directory| replaced(directory, |path| fs::create_dir(path).unwrap())).await, 0);
+    assert_eq!(mends(|directory| fs::remove_dir_all(directory.join("tree/tokenizer")).unwrap()).await, 0);
+    assert_eq!(mends(|directory| fs::remove_dir_all(directory.join("tree")).unwrap()).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_not_the_models_is_not_believed() {
+    let edit = |directory: &Path, from: &str, to: &str| {
+        let path = directory.join("manifest.json");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(path, text.replacen(from, to, 1)).unwrap();
+    };
+    assert_eq!(mends(|directory| fs::remove_file(directory.join("manifest.json")).unwrap()).await, 0);
+    assert_eq!(mends(|directory| edit(directory, "config.json", "../config.json")).await, 0);
+    assert_eq!(mends(|directory| edit(directory, "config.json", "other.json")).await, 0);
+    assert_eq!(mends(|directory| edit(directory, "\"size\":70001", "\"size\":70000")).await, 0);
+    // One model's manifest under another's name.
+    let renamed = |directory: &Path| edit(directory, "\"origin\":\"sha256:", "\"origin\":\"sha256:0");
+    assert_eq!(mends(renamed).await, 0);
+}
+
+/// A blob that is gone, or is not what its name says any more in any way that its size tells, is fetched again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_blob_is_fetched_again() {
+    let remove = |directory: &Path| {
+        let root = directory.parent().unwrap().parent().unwrap();
+        let blobs = crate::node::walk(&root.join("blobs"));
+        let (path, _) = blobs.into_iter().find(|(_, metadata)| metadata.len() == 70_001).unwrap();
+        fs::remove_file(root.join("blobs").join(path)).unwrap();
+    };
+    assert_eq!(mends(remove).await, 70_001);
+}
+
+/// Within one process as well, and while the model is known to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_goes_away_is_noticed_at_once() {
+    let files = model::small(8);
+    let memory = Memory::new(&files);
+    let manifest = memory.manifest().await;
+    let node = Node::new(limits(2));
+    let snapshot = node.fetch(&source(&memory), &manifest).await.unwrap();
+    fs::remove_dir_all(snapshot.tree()).unwrap();
+    assert!(node.cache().snapshot(manifest.id()).is_none());
+    assert_snapshot(&node.fetch(&source(&memory), &manifest).await.unwrap(), &files);
+}
+
+/// ext4 has a limit of links to one file; a file that has reached it is copied.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_links_than_the_file_system_has() {
+    let files = [("license".to_owned(), b"Apache-2.0".to_vec())].into();
+    let memory = Memory::new(&files);
+    let mut node = Node::new(limits(2));
+    let snapshot = node.fetch(&source(&memory), &memory.manifest().await).await.unwrap();
+    let links = tempfile::tempdir_in(node.root()).unwrap();
+    let full = (0..65_100).find_map(|i| {
+        let link = fs::hard_link(snapshot.tree().join("license"), links.path().join(i.to_string()));
+        link.err().map(|error| error.kind())
+    });
+    // Other file systems have room for more than a test should make.
+    if full != Some(std::io::ErrorKind::TooManyLinks) {
+        return;
+    }
+    let other = [("license".to_owned(), b"Apache-2.0".to_vec()), ("more".to_owned(), b"more".to_vec())].into();
+    memory.put("more", b"more".to_vec());
+    let manifest = memory.manifest().await;
+    assert_snapshot(&node.fetch(&source(&memory), &manifest).await.unwrap(), &other);
+    node.restart().await;
+    assert_snapshot(&node.cache().snapshot(manifest.id()).unwrap(), &other);
+}

@@ -1,0 +1,211 @@
+//! What the tests share: a bucket on a real server, and a node with a cache that fetches from it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use modelmount::cache::KeepFree;
+use modelmount::model::MODEL_URI;
+use modelmount::{
+    Cache, Context, Credentials, Error, Limits, Manifest, ModelRequest, Policy, Snapshot, Source, Transfers,
+};
+use modelmount_test_support::conformance::Attributes;
+use modelmount_test_support::model::Files;
+use modelmount_test_support::{S3Kind, S3Server, eventually};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+/// For what must happen at all, however busy the machine is.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// The bucket that each test's server has.
+pub(crate) const BUCKET: &str = "models";
+
+/// An S3 server with one bucket.
+pub(crate) struct Bucket {
+    pub(crate) server: S3Server,
+}
+
+impl Bucket {
+    /// `None`, reported as a skip, when the server is not installed.
+    pub(crate) async fn start(kind: S3Kind) -> Option<Self> {
+        let server = S3Server::start(kind).await?;
+        server.create_bucket(BUCKET).await;
+        Some(Self { server })
+    }
+
+    pub(crate) async fn put(&self, key: &str, bytes: &[u8]) {
+        self.server.put(BUCKET, key, bytes.to_vec()).await;
+    }
+
+    /// Puts a model below `prefix`, without a slash at its end.
+    pub(crate) async fn put_model(&self, prefix: &str, files: &Files) {
+        self.server.put_model(BUCKET, &format!("{prefix}/"), files).await;
+    }
+
+    pub(crate) fn attributes(&self, path: &str) -> Attributes {
+        Self::attributes_at(&self.server.endpoint(), path)
+    }
+
+    /// As [`Self::attributes`], through a proxy.
+    pub(crate) fn attributes_at(endpoint: &str, path: &str) -> Attributes {
+        attributes(&format!("s3://{BUCKET}/{path}"), endpoint)
+    }
+
+    pub(crate) fn credentials(&self) -> Credentials {
+        keys(self.server.access_key(), self.server.secret_key())
+    }
+
+    pub(crate) async fn resolve(&self, path: &str) -> Result<(Arc<dyn Source>, Manifest), Error> {
+        resolve(&self.attributes(path), &self.credentials()).await
+    }
+
+    pub(crate) async fn resolve_at(&self, endpoint: &str, path: &str) -> (Arc<dyn Source>, Manifest) {
+        resolve(&Self::attributes_at(endpoint, path), &self.credentials()).await.unwrap()
+    }
+}
+
+pub(crate) fn attributes(uri: &str, endpoint: &str) -> Attributes {
+    [(MODEL_URI, uri), ("endpoint", endpoint)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+pub(crate) fn keys(access: &str, secret: &str) -> Credentials {
+    [("AWS_ACCESS_KEY_ID", access), ("AWS_SECRET_ACCESS_KEY", secret)].into_iter().collect()
+}
+
+/// Opens and lists a model, as anything may that reaches loopback.
+pub(crate) async fn resolve(
+    attributes: &Attributes,
+    credentials: &Credentials,
+) -> Result<(Arc<dyn Source>, Manifest), Error> {
+    resolve_under(Policy::unrestricted(), attributes, credentials).await
+}
+
+pub(crate) async fn resolve_under(
+    policy: Policy,
+    attributes: &Attributes,
+    credentials: &Credentials,
+) -> Result<(Arc<dyn Source>, Manifest), Error> {
+    let request = ModelRequest::from_attributes(attributes)?;
+    let source = request.open(credentials, &Context::new(policy)?)?;
+    let manifest = request.resolve(&*source).await?;
+    Ok((source, manifest))
+}
+
+/// A single file at a web server.
+pub(crate) async fn resolve_url(url: &str) -> (Arc<dyn Source>, Manifest) {
+    let attributes = [(MODEL_URI.to_owned(), url.to_owned())].into();
+    resolve(&attributes, &Credentials::none()).await.unwrap()
+}
+
+/// Small enough that a file of some hundred kilobytes has many parts.
+pub(crate) const PART: u64 = 64 << 10;
+
+pub(crate) fn limits(connections: usize) -> Limits {
+    Limits { connections, part_size: PART }
+}
+
+/// A node: a cache in a directory of its own, and what fetches into it.
+pub(crate) struct Node {
+    limits: Limits,
+    open: Option<(Arc<Cache>, Transfers)>,
+    directory: TempDir,
+}
+
+impl Node {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let mut node = Self { limits, open: None, directory: tempfile::tempdir().unwrap() };
+        node.start();
+        node
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.directory.path().join("cache")
+    }
+
+    /// Closes the cache. Tasks of transfers that were given up still hold it for a moment.
+    pub(crate) async fn stop(&mut self) {
+        let Some((cache, transfers)) = self.open.take() else { return };
+        drop(transfers);
+        eventually("the cache to be nobody's", SOON, || Arc::strong_count(&cache) == 1).await;
+    }
+
+    /// Closes the cache and opens it again.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.start();
+    }
+
+    fn start(&mut self) {
+        let cache = Arc::new(Cache::open(&self.root(), KeepFree::Bytes(0)).unwrap());
+        let transfers = Transfers::new(Arc::clone(&cache), self.limits, Handle::current());
+        self.open = Some((cache, transfers));
+    }
+
+    /// As after a power loss: nobody knows which of the content has reached the disk.
+    pub(crate) async fn restart_after_power_loss(&mut self, damage: impl FnOnce(&Path)) {
+        self.stop().await;
+        fs::write(self.root().join("boot"), "another boot").unwrap();
+        damage(&self.root());
+        self.start();
+    }
+
+    /// Waits until no committed content waits for the disk.
+    pub(crate) async fn flushed(&self) {
+        let partials = self.root().join("partial");
+        eventually("the flush", SOON, || fs::read_dir(&partials).unwrap().next().is_none()).await;
+    }
+
+    pub(crate) fn cache(&self) -> &Arc<Cache> {
+        &self.open.as_ref().unwrap().0
+    }
+
+    pub(crate) fn transfers(&self) -> &Transfers {
+        &self.open.as_ref().unwrap().1
+    }
+
+    pub(crate) async fn fetch(&self, source: &Arc<dyn Source>, manifest: &Manifest) -> Result<Snapshot, Error> {
+        let transfer = self.transfers().join(manifest.clone(), Arc::clone(source));
+        tokio::time::timeout(SOON, transfer.wait()).await.expect("a transfer ends")
+    }
+}
+
+/// Checks that a snapshot's tree holds exactly these files, read-only.
+pub(crate) fn assert_snapshot(snapshot: &Snapshot, files: &Files) {
+    assert_tree(&snapshot.tree(), files, 0o444);
+    assert_eq!(snapshot.bytes(), files.values().map(|bytes| bytes.len() as u64).sum::<u64>());
+}
+
+/// Checks that a directory holds exactly these files and no more, with this mode.
+pub(crate) fn assert_tree(tree: &Path, files: &Files, mode: u32) {
+    let found = walk(tree);
+    let names: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(names, files.keys().map(String::as_str).collect::<Vec<_>>());
+    for (path, metadata) in found {
+        assert!(metadata.is_file(), "{path:?} is no file");
+        assert_eq!(metadata.mode() & 0o7777, mode, "the mode of {path:?}");
+        let bytes = fs::read(tree.join(&path)).unwrap();
+        assert!(bytes == files[&path], "{path:?} has {} bytes that are not its own", bytes.len());
+    }
+}
+
+/// All that is below a directory but directories, sorted by path.
+pub(crate) fn walk(directory: &Path) -> Vec<(String, fs::Metadata)> {
+    let (mut found, mut pending) = (Vec::new(), vec![directory.to_owned()]);
+    while let Some(next) = pending.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let entry = entry.unwrap();
+            let metadata = entry.path().symlink_metadata().unwrap();
+            if metadata.is_dir() {
+                pending.push(entry.path());
+            } else {
+                let path = entry.path().strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
+                found.push((path, metadata));
+            }
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
+}

@@ -1,0 +1,5 @@
+//! The `s3` source against three servers, beyond what every source must do.
+
+mod keys;
+mod refusals;
+mod scripted;

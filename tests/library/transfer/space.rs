@@ -1,0 +1,149 @@
+//! Disks that are full: a clear error, nothing broken, and no room taken that is of no use.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use modelmount::cache::KeepFree;
+use modelmount::{Cache, ErrorKind, Transfers};
+use modelmount_test_support::{Process, eventually};
+use tokio::runtime::Handle;
+
+use super::sized;
+use crate::memory::{Memory, source};
+use crate::node::{Node, PART, SOON, assert_snapshot, limits, walk};
+
+/// Names the directory that an inner test works in: set for it alone.
+const INNER: &str = "MODELMOUNT_SMALL_DISK";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_must_stay_free_is_not_taken() {
+    let memory = Memory::new(&sized(&[("a", 3 * PART)]));
+    let manifest = memory.manifest().await;
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Arc::new(Cache::open(&directory.path().join("cache"), KeepFree::Percent(100)).unwrap());
+    let transfers = Transfers::new(Arc::clone(&cache), limits(2), Handle::current());
+    let error = transfers.join(manifest.clone(), source(&memory)).wait().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
+    for part in ["no room for 192.0 KiB", "free", "kept free", "promised to other downloads"] {
+        assert!(error.report().contains(part), "{:?} does not say {part:?}", error.report());
+    }
+    assert_eq!(memory.requests(), 0, "refused before anything is fetched");
+    drop((transfers, cache));
+
+    // What is in the cache already needs no room.
+    let node = Node::new(limits(2));
+    node.fetch(&source(&memory), &manifest).await.unwrap();
+    let root = node.root();
+    let mut node = node;
+    node.stop().await;
+    let cache = Arc::new(Cache::open(&root, KeepFree::Percent(100)).unwrap());
+    let transfers = Transfers::new(cache, limits(2), Handle::current());
+    transfers.join(manifest, source(&memory)).wait().await.unwrap();
+}
+
+/// Runs an inner test of this module on a disk of its own, of some megabytes, in a mount namespace that ends with it.
+async fn on_a_small_disk(megabytes: u32, test: &str) {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test mounts: run it as root, or leave it out with --skip privileged_"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let disk = directory.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    command.arg("mount -t tmpfs -o \"size=$1m\" none \"$2\" && exec \"$3\" --exact \"$4\"").arg("sh");
+    command.arg(megabytes.to_string()).arg(&disk).arg(std::env::current_exe().unwrap());
+    command.arg(format!("transfer::space::{test}")).env(INNER, &disk);
+    let inner = Process::start(&command, &directory.path().join("log"));
+    let status = inner.wait(Duration::from_secs(60)).await;
+    let log = inner.log();
+    assert!(status.success() && log.contains("1 passed"), "{log}");
+}
+
+fn small_disk() -> Option<PathBuf> {
+    std::env::var_os(INNER).map(PathBuf::from)
+}
+
+#[tokio::test]
+async fn privileged_a_disk_that_fills_up_meanwhile() {
+    on_a_small_disk(8, "inner_fills_up_meanwhile").await;
+}
+
+/// The room was there when the download began. Somebody else takes it; the download fails, goes on once there is room
+/// again, and fetches no finished part again.
+#[tokio::test(flavor = "multi_thread")]
+async fn inner_fills_up_meanwhile() {
+    let Some(disk) = small_disk() else { return };
+    let (files, small) = (sized(&[("a", 60 * PART), ("b", 10)]), sized(&[("a", 10), ("z", 100)]));
+    let (memory, other) = (Memory::gated(&files), Memory::new(&small));
+    let manifest = memory.manifest().await;
+    let cache = Arc::new(Cache::open(&disk.join("cache"), KeepFree::Bytes(0)).unwrap());
+    let transfers = Transfers::new(Arc::clone(&cache), limits(2), Handle::current());
+    let kept = transfers.join(other.manifest().await, source(&other)).wait().await.unwrap();
+
+    let transfer = transfers.join(manifest.clone(), source(&memory));
+    memory.let_through(40);
+    eventually("the chunks to be taken", SOON, || memory.is_waiting()).await;
+    let hog = disk.join("hog");
+    // Until nothing goes in any more.
+    fs::write(&hog, vec![1; 16 << 20]).unwrap_err();
+    memory.let_through(10_000);
+    let error = transfer.wait().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
+    assert!(cache.snapshot(manifest.id()).is_none());
+    assert_snapshot(&kept, &small);
+    assert_snapshot(&cache.snapshot(kept.id()).unwrap(), &small);
+
+    fs::remove_file(&hog).unwrap();
+    let snapshot = transfers.join(manifest, source(&memory)).wait().await.unwrap();
+    assert_snapshot(&snapshot, &files);
+    let waste = memory.bytes_read() - super::size(&files);
+    assert!(waste <= 4 * PART, "{waste} bytes were fetched twice");
+}
+
+#[tokio::test]
+async fn privileged_a_file_larger_than_it_said() {
+    on_a_small_disk(4, "inner_larger_than_the_disk").await;
+}
+
+/// A file of unknown length that does not fit, which only writing it can tell: the room it took is given back, since it
+/// can't be resumed.
+#[tokio::test(flavor = "multi_thread")]
+async fn inner_larger_than_the_disk() {
+    let Some(disk) = small_disk() else { return };
+    let memory = Memory::bare(&sized(&[("endless", 8 << 20)]));
+    let cache = Arc::new(Cache::open(&disk.join("cache"), KeepFree::Bytes(0)).unwrap());
+    let transfers = Transfers::new(Arc::clone(&cache), limits(2), Handle::current());
+    let error = transfers.join(memory.manifest().await, source(&memory)).wait().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
+    assert_eq!(walk(&disk.join("cache/partial")).len(), 0);
+
+    let (files, small) = (sized(&[("a", 30 * PART)]), Memory::new(&sized(&[("a", 30 * PART)])));
+    assert_snapshot(&transfers.join(small.manifest().await, source(&small)).wait().await.unwrap(), &files);
+}
+
+#[tokio::test]
+async fn privileged_a_resumed_download_needs_room_for_the_rest_only() {
+    on_a_small_disk(6, "inner_resumes_on_a_disk_that_holds_it_once").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inner_resumes_on_a_disk_that_holds_it_once() {
+    let Some(disk) = small_disk() else { return };
+    // 4 MiB of 6: three of them are there when it is begun anew, and the last fits.
+    let files = sized(&[("a", 64 * PART)]);
+    let memory = Memory::gated(&files);
+    let manifest = memory.manifest().await;
+    let cache = Arc::new(Cache::open(&disk.join("cache"), KeepFree::Bytes(0)).unwrap());
+    let transfers = Transfers::new(cache, limits(2), Handle::current());
+    let transfer = transfers.join(manifest.clone(), source(&memory));
+    memory.let_through(48 * 4);
+    eventually("the chunks to be taken", SOON, || memory.is_waiting()).await;
+    drop(transfer);
+    memory.let_through(10_000);
+    assert_snapshot(&transfers.join(manifest, source(&memory)).wait().await.unwrap(), &files);
+}
