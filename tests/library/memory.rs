@@ -16,10 +16,13 @@ use tokio::sync::Semaphore;
 /// What a stream yields at once.
 const CHUNK: usize = 16 << 10;
 
+/// A file's bytes and its version.
+type Versioned = (Arc<Vec<u8>>, u64);
+
 /// A model in memory. Each file's validator is its version.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    files: Mutex<BTreeMap<String, (Arc<Vec<u8>>, u64)>>,
+    files: Mutex<BTreeMap<String, Versioned>>,
     declared: Mutex<BTreeMap<String, Digest>>,
     /// Chunks that may yet be given.
     gate: Semaphore,
