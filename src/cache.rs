@@ -56,7 +56,7 @@ use snapshot::Contents;
 use space::Space;
 use sync::Syncer;
 
-/// An open cache. One process has it at a time.
+/// An open cache. One process has it at a time. Dropping it waits for a flush that is under way.
 #[derive(Debug)]
 pub struct Cache {
     layout: Layout,
@@ -65,6 +65,7 @@ pub struct Cache {
     syncer: Syncer,
     /// Snapshots that this process has checked or made.
     checked: Mutex<HashMap<Digest, Arc<Contents>>>,
+    // Last: the cache is unlocked when nothing works on it any more.
     _lock: Flock<File>,
 }
 

@@ -50,17 +50,19 @@ pub(super) fn node(args: Node) -> Result<(), Failure> {
     let publisher = Publisher::new(workshop, mounter)?;
 
     let health = Arc::new(Health::default());
-    answering.spawn(watch_health(Arc::clone(&health), cache));
+    answering.spawn(watch_health(Arc::clone(&health), Arc::clone(&cache)));
     let identity = IdentityServer::new(IdentityService::new(driver_name, with_controller, health));
     let node = NodeServer::new(NodeService::new(node_id, publisher));
     let mut router = Transport::builder().add_service(identity).add_service(node);
     if with_controller {
         router = router.add_service(controller_server());
     }
-    serve(&answering, &endpoint, router)?;
-    // Downloads under way are cut: the next start resumes them.
+    let served = serve(&answering, &endpoint, router);
+    // Downloads under way are cut: the next start resumes them. Nor does anybody wait for the disk: the end of the
+    // process closes the cache.
+    std::mem::forget(cache);
     fetching.shutdown_background();
-    Ok(())
+    served
 }
 
 /// Serves the controller until it is told to stop.
