@@ -1,15 +1,20 @@
 //! Unpublish: takes away the mount and its empty directory, nothing else, and does not wait.
 
 use std::fs;
+use std::time::Instant;
 
+use futures_util::future::join_all;
 use modelmount_test_support::wait::{eventually, until};
 use modelmount_test_support::{Pattern, Proxy, model};
 use tonic::Code;
 
 use crate::harness::{Plugin, SOON, bind};
+use crate::pod::Pod;
 use crate::store::Store;
 
 const SIZE: u64 = 16 << 20;
+const PODS: usize = 4;
+const ROUNDS: u32 = 40;
 
 #[tokio::test]
 async fn privileged_a_leftover_bind_is_unmounted_and_its_content_stays() {
@@ -128,19 +133,34 @@ async fn privileged_unpublish_during_many_publishes_leaves_nothing() {
     let Some(store) = Store::start().await else { return };
     let plugin = Plugin::start(&[]).await;
     store.put_model("m/", &model::small(1)).await;
-    let (pod, volume) = (plugin.pod("a"), store.volume("m"));
-    for round in 0..20 {
-        let publishing = pod.publishing(&volume);
-        // At another moment each time: before, while it is resolved, while it is mounted.
-        tokio::time::sleep(std::time::Duration::from_micros(400 * round)).await;
-        pod.unpublish().await.unwrap();
-        match publishing.await.unwrap() {
-            // Asked for after the unpublish, or before it and taken away by it.
-            Ok(()) => {}
-            Err(status) => assert_eq!(status.code(), Code::Aborted, "{status:?}"),
+    let volume = store.volume("m");
+    let racing = async |pod: Pod| {
+        for round in 0..ROUNDS {
+            let begun = Instant::now();
+            pod.publish(&volume).await.unwrap();
+            let usual = begun.elapsed();
+            pod.unpublish().await.unwrap();
+
+            // From the publish's beginning to after its end. A timer would be too coarse.
+            let (begun, moment) = (Instant::now(), usual * round * 5 / ROUNDS / 4);
+            let publishing = pod.publishing(&volume);
+            while begun.elapsed() < moment {
+                tokio::task::yield_now().await;
+            }
+            pod.unpublish().await.unwrap();
+            match publishing.await.unwrap() {
+                // Asked for after the unpublish, or before it and taken away by it.
+                Ok(()) => {}
+                Err(status) => assert_eq!(status.code(), Code::Aborted, "{status:?}"),
+            }
+            // There is no mount that nobody would ever take away.
+            let leased =
+                plugin.leases().iter().any(|lease| fs::read_to_string(lease).is_ok_and(|text| text.contains(&pod.id)));
+            assert!(pod.mount().is_none() || leased, "a mount without a lease");
+            pod.unpublish().await.unwrap();
+            assert!(pod.mount().is_none() && !pod.path().exists());
         }
-        pod.unpublish().await.unwrap();
-        plugin.assert_nothing_left("after a race");
-        assert!(!pod.path().exists());
-    }
+    };
+    join_all((0..PODS).map(|i| racing(plugin.pod(&format!("pod-{i}"))))).await;
+    plugin.assert_nothing_left("after the races");
 }

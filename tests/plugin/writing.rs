@@ -146,10 +146,13 @@ async fn privileged_a_writer_finds_no_moment_to_write() {
         let before = writer.refusals();
         pod.publish(&volume).await.unwrap();
         // It was there, and it tried.
-        eventually("the writer's attempt", SOON, || writer.refusals() > before).await;
+        eventually("the writer's attempt", SOON, || {
+            assert_eq!(writer.successes.load(Ordering::SeqCst), 0, "it could write");
+            writer.refusals() > before
+        })
+        .await;
         pod.unpublish().await.unwrap();
     }
-    assert_eq!(writer.successes.load(Ordering::SeqCst), 0);
     pod.publish(&volume).await.unwrap();
     assert_eq!(pod.files(), files, "the cache's bytes have changed");
 }
