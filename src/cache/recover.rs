@@ -94,13 +94,7 @@ pub(super) fn withdraw(layout: &Layout, partials: &[PathBuf]) -> Result<()> {
 fn empty_trash(layout: &Layout) -> io::Result<()> {
     for entry in fs::read_dir(layout.trash())? {
         let entry = entry?;
-        let removed =
-            if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
-        match removed {
-            // The thread that flushes for a cache just closed in this process still tidies up.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
     }
     Ok(())
 }

@@ -16,32 +16,34 @@ use crate::manifest::Digest;
 /// From so many files on, flushing the file system is cheaper than flushing each.
 const MANY: usize = 32;
 
-/// A thread that flushes. Dropping it waits for the file that is being flushed, and leaves the others to the next start.
+/// A thread that flushes. It ends with the cache: nothing of it may meet the next one to be opened.
 #[derive(Debug)]
 pub(super) struct Syncer {
     queue: Option<Sender<Digest>>,
-    closing: Arc<AtomicBool>,
+    stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Syncer {
     pub(super) fn start(layout: Layout) -> Self {
         let (queue, committed) = channel();
-        let closing = Arc::<AtomicBool>::default();
-        let told = Arc::clone(&closing);
-        let thread = std::thread::Builder::new().name("flush".into());
-        let thread = thread.spawn(move || run(&layout, &committed, &told));
-        let thread = thread.inspect_err(|error| {
-            // Nothing is lost: the partials stay, and the next start flushes them.
-            tracing::error!(%error, "no thread to flush the cache's content to the disk");
-        });
-        Self { queue: Some(queue), closing, thread: thread.ok() }
+        let stopped = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&stopped);
+        let thread = std::thread::Builder::new().name("flush".into()).spawn(move || run(&layout, &committed, &stop));
+        match thread {
+            Ok(thread) => Self { queue: Some(queue), stopped, thread: Some(thread) },
+            Err(error) => {
+                // Nothing is lost: the partials stay, and the next start flushes them.
+                tracing::error!(%error, "no thread to flush the cache's content to the disk");
+                Self { queue: None, stopped, thread: None }
+            }
+        }
     }
 
     /// Asks for the content of this origin, which was committed, to be brought to the disk.
     pub(super) fn enqueue(&self, origin: Digest) {
         if let Some(queue) = &self.queue {
-            // Without a thread nobody listens: see above.
+            // The thread ends only with this.
             let _ = queue.send(origin);
         }
     }
@@ -49,26 +51,34 @@ impl Syncer {
 
 impl Drop for Syncer {
     fn drop(&mut self) {
-        self.closing.store(true, Ordering::Relaxed);
+        // What is left in the queue stays as partials, which the next start flushes.
+        self.stopped.store(true, Ordering::Relaxed);
         self.queue = None;
-        // Whoever opens the cache next must not meet a thread that still tidies up. One that panicked has ended as well.
         if let Some(thread) = self.thread.take() {
+            // That it panicked has been reported by then.
             let _ = thread.join();
         }
     }
 }
 
-fn run(layout: &Layout, committed: &Receiver<Digest>, closing: &AtomicBool) {
+fn run(layout: &Layout, committed: &Receiver<Digest>, stopped: &AtomicBool) {
     while let Ok(first) = committed.recv() {
         let batch: Vec<Digest> = std::iter::once(first).chain(committed.try_iter()).collect();
-        let together = batch.len() >= MANY && !closing.load(Ordering::Relaxed) && flush_all(layout).is_ok();
+        let together = batch.len() >= MANY && !stopped.load(Ordering::Relaxed) && flush_all(layout).is_ok();
         for origin in batch {
-            if closing.load(Ordering::Relaxed) {
+            if stopped.load(Ordering::Relaxed) {
                 return;
+            }
+            if !is_committed(layout, origin) {
+                continue;
             }
             let flushed = if together { Ok(()) } else { flush(layout, origin) };
             match flushed {
-                Ok(()) => tidy(layout, origin),
+                Ok(()) => {
+                    if let Err(error) = layout.discard(&layout.partial(origin)) {
+                        tracing::warn!(error = %error.report(), "a finished download can't be tidied up");
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     // The kernel has dropped the pages that it could not write: what is read from now on may be
@@ -81,15 +91,9 @@ fn run(layout: &Layout, committed: &Receiver<Digest>, closing: &AtomicBool) {
     }
 }
 
-/// Removes the partial of a blob that is on the disk. One without a blob is another download, begun since.
-fn tidy(layout: &Layout, origin: Digest) {
-    let partial = layout.partial(origin);
-    if !fs::symlink_metadata(partial.join("data")).is_ok_and(|data| data.nlink() > 1) {
-        return;
-    }
-    if let Err(error) = layout.discard(&partial) {
-        tracing::warn!(error = %error.report(), "a finished download can't be tidied up");
-    }
+/// Whether the partial is still the one that a blob was made of, and not the file's next download.
+fn is_committed(layout: &Layout, origin: Digest) -> bool {
+    fs::symlink_metadata(layout.partial(origin).join("data")).is_ok_and(|data| data.nlink() > 1)
 }
 
 fn flush(layout: &Layout, origin: Digest) -> io::Result<()> {

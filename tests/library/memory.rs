@@ -16,13 +16,13 @@ use tokio::sync::Semaphore;
 /// What a stream yields at once.
 const CHUNK: usize = 16 << 10;
 
-/// A file's bytes and its version.
-type Versioned = (Arc<Vec<u8>>, u64);
+/// A file's bytes, and how often it was put.
+type Version = (Arc<Vec<u8>>, u64);
 
 /// A model in memory. Each file's validator is its version.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    files: Mutex<BTreeMap<String, Versioned>>,
+    files: Mutex<BTreeMap<String, Version>>,
     declared: Mutex<BTreeMap<String, Digest>>,
     /// Chunks that may yet be given.
     gate: Semaphore,
@@ -157,7 +157,7 @@ impl Source for Handle {
 impl Memory {
     async fn list(&self) -> Result<Listing, Error> {
         let declared = self.declared.lock().unwrap();
-        let item = |(path, (bytes, version)): (&String, &(Arc<Vec<u8>>, u64))| Item {
+        let item = |(path, (bytes, version)): (&String, &Version)| Item {
             path: path.clone(),
             size: (!self.bare).then_some(bytes.len() as u64),
             locator: path.clone(),

@@ -61,6 +61,21 @@ async fn a_manifest_that_is_not_the_models_is_not_believed() {
     assert_eq!(mends(renamed).await, 0);
 }
 
+/// A whole model under another's name, complete in itself: it is not what was asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_models_directory_is_not_believed() {
+    let memory = Memory::new(&model::small(1));
+    let first = memory.manifest().await;
+    memory.put("config.json", b"another version".to_vec());
+    let second = memory.manifest().await;
+    let mut node = Node::new(limits(2));
+    let newer = node.fetch(&source(&memory), &second).await.unwrap();
+    let (from, to) = (newer.tree().parent().unwrap().to_owned(), node.cache().snapshots_dir().join(first.id().hex()));
+    node.restart().await;
+    fs::rename(from, to).unwrap();
+    assert!(node.cache().snapshot(first.id()).is_none() && node.cache().snapshot(second.id()).is_none());
+}
+
 /// A blob that is gone, or is not what its name says any more in any way that its size tells, is fetched again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_blob_is_fetched_again() {

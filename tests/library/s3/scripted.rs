@@ -7,7 +7,7 @@ use modelmount_test_support::ScriptedServer;
 use modelmount_test_support::conformance::Attributes;
 use modelmount_test_support::script::{Request, Response};
 
-use crate::node::{Bucket, keys, resolve};
+use crate::node::{Bucket, Node, keys, limits, resolve};
 
 /// A bucket's listing as S3 writes it, of objects of three bytes.
 fn listing(keys: &[&str]) -> Response {
@@ -82,6 +82,26 @@ async fn servers_refusals_are_told_without_their_words() {
         let text = format!("{} {error:?} {error:#?}", error.report());
         assert!(text.contains(hint), "{status} {code}: {text}");
         assert!(!text.contains("CANARY"), "{status} {code}: {text}");
+    }
+}
+
+/// Both are relied on: most servers honour the condition, and some ignore it.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_are_bound_to_the_listed_version() {
+    for (sent, matches) in [("\"3\"", true), ("\"other\"", false)] {
+        let server = ScriptedServer::start(move |request| match (is_listing(request), request.header("if-match")) {
+            (true, _) => listing(&["m/a"]),
+            (false, Some("\"3\"")) => Response::new(200).header("etag", sent).body("abc"),
+            (false, _) => error(404, "NoSuchKey"),
+        })
+        .await;
+        let (source, manifest) = resolve(&at(&server), &keys("AK", "CANARY-SECRET")).await.unwrap();
+        let node = Node::new(limits(1));
+        let outcome = node.fetch(&source, &manifest).await;
+        match outcome {
+            Ok(_) => assert!(matches, "another version was taken"),
+            Err(error) => assert_eq!((error.kind(), matches), (ErrorKind::Changed, false), "{error:?}"),
+        }
     }
 }
 
