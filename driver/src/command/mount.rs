@@ -88,7 +88,9 @@ fn amounts(status: &Status) -> Option<Amounts> {
     Some(Amounts { bytes_done: bytes_done?, bytes_total: bytes_total?, ..Amounts::default() })
 }
 
+/// The error and what lies at its bottom: the layers between say "transport error".
 fn unreachable_plugin(error: impl std::error::Error) -> Failure {
-    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let cause = causes.last().map(|cause| format!(": {cause}")).unwrap_or_default();
     Failure::Failed(format!("{error}{cause}"))
 }

@@ -9,7 +9,7 @@ use modelmount::fetch::{Progress, pull};
 use modelmount::size::Size;
 use modelmount::{Context, Credentials, Error, ModelRequest, Policy, model};
 
-use super::terminal::{Display, TICK};
+use super::terminal::{Display, TICK, files};
 use super::{Failure, runtime};
 use crate::args::Pull;
 
@@ -54,7 +54,7 @@ async fn one(
     };
     let pulled = outcome.inspect_err(|_| display.abandon())?;
     let bytes = pulled.files.iter().map(|(_, _, size)| size).sum();
-    display.done(&format!("{} files, {}, {}", pulled.files.len(), Size(bytes), pulled.digest));
+    display.done(&format!("{}, {}, {}", files(pulled.files.len()), Size(bytes), pulled.digest));
     match request.digest() {
         Some(demanded) if !pulled.has_digest(demanded) => Err(Failure::Failed(format!(
             "{} has the digest {}, and {demanded} was demanded; the files are in {}",

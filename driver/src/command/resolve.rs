@@ -5,6 +5,7 @@ use modelmount::{Context, Entry, Manifest, Policy};
 use serde::Serialize;
 
 use super::pull::{from_environment, request};
+use super::terminal::files;
 use super::{Failure, print, runtime};
 use crate::args::{Output, Resolve};
 
@@ -55,7 +56,7 @@ fn answer(manifest: &Manifest) -> Answer<'_> {
 }
 
 fn text(answer: &Answer<'_>) -> String {
-    let mut text = format!("{}: {} files, {}\n", answer.uri, answer.files.len(), Size(answer.bytes));
+    let mut text = format!("{}: {}, {}\n", answer.uri, files(answer.files.len()), Size(answer.bytes));
     if let Some(revision) = answer.revision {
         text.push_str(&format!("revision {revision}\n"));
     }

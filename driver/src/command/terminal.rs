@@ -17,6 +17,11 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 /// How often a plain line is written.
 const LINE: Duration = Duration::from_secs(10);
 
+/// `1 file`, `2 files`.
+pub(super) fn files(count: usize) -> String {
+    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
+}
+
 /// The progress of one model.
 pub(super) struct Display {
     what: String,
