@@ -25,7 +25,13 @@ pub struct Cli {
 pub struct Log {
     /// What to log: error, warn, info, debug, trace, or a filter such as info,modelmount=debug
     // object_store tells of every request that it repeats; what comes of it is told anyway.
-    #[arg(long, global = true, env = "MODELMOUNT_LOG_LEVEL", default_value = "info,object_store=warn", value_name = "LEVEL")]
+    #[arg(
+        long,
+        global = true,
+        env = "MODELMOUNT_LOG_LEVEL",
+        default_value = "info,object_store=warn",
+        value_name = "LEVEL"
+    )]
     pub log_level: String,
     /// Form of the log
     #[arg(long, global = true, env = "MODELMOUNT_LOG_FORMAT", default_value = "text")]

@@ -74,8 +74,15 @@ impl Layout {
                     self.root.display()
                 ),
             )),
-            // A power loss can leave an empty file; that a cache lies here the directories tell.
-            Err(_) => self.replace(&path, &serde_json::to_vec(&Version { version: VERSION }).unwrap_or_default()),
+            // A power loss can leave it without its content; that a cache lies here the directories tell.
+            Err(_) if found.iter().all(|byte| *byte == 0) => {
+                self.replace(&path, &serde_json::to_vec(&Version { version: VERSION }).unwrap_or_default())
+            }
+            Err(error) => Err(Error::with_source(
+                ErrorKind::FailedPrecondition,
+                format!("{} is not a cache's: give modelmount another --cache-dir, or empty this one", path.display()),
+                error,
+            )),
         }
     }
 

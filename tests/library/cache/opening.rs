@@ -81,6 +81,11 @@ async fn another_versions_cache_is_left_alone() {
         }
         assert_eq!(fs::read_to_string(&layout).unwrap(), newer);
     }
+    // Somebody else's file of that name is left alone as well.
+    fs::write(&layout, "rows: 3").unwrap();
+    let error = open(&node.root()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error:?}");
+    assert_eq!(fs::read_to_string(&layout).unwrap(), "rows: 3");
     // A power loss can empty it.
     fs::write(&layout, "").unwrap();
     node.restart().await;

@@ -144,6 +144,8 @@ async fn inner_resumes_on_a_disk_that_holds_it_once() {
     memory.let_through(48 * 4);
     eventually("the chunks to be taken", SOON, || memory.is_waiting()).await;
     drop(transfer);
+    // What it had reserved is given back when its last task has ended.
+    eventually("the transfer's end", SOON, || Arc::strong_count(&memory) == 1).await;
     memory.let_through(10_000);
     assert_snapshot(&transfers.join(manifest, source(&memory)).wait().await.unwrap(), &files);
 }
