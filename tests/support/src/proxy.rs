@@ -42,7 +42,8 @@ struct Shared {
     sent: AtomicU64,
     received: AtomicU64,
     connections: AtomicU64,
-    open: watch::Sender<u64>,
+    /// For each open connection, how many cuts there had been before it.
+    open: watch::Sender<Vec<u64>>,
     control: watch::Sender<Control>,
     next_send: Mutex<Instant>,
 }
@@ -104,7 +105,7 @@ impl Proxy {
 
     /// Connections that are open now.
     pub fn open_connections(&self) -> u64 {
-        *self.shared.open.borrow()
+        self.shared.open.borrow().len() as u64
     }
 
     /// Limits all connections together, both directions; `None` lifts the limit.
@@ -124,11 +125,16 @@ impl Proxy {
         self.shared.control.send_modify(|control| control.stalled = stalled);
     }
 
-    /// Resets all connections that are open now; new ones work. Returns when none is open: refuse new ones before when
-    /// a client reconnects at once.
+    /// Resets all connections that are open now, and returns when they are; new ones work.
     pub async fn cut(&self) {
-        self.shared.control.send_modify(|control| control.cuts += 1);
-        self.shared.open.subscribe().wait_for(|open| *open == 0).await.ok();
+        let mut cuts = 0;
+        self.shared.control.send_modify(|control| {
+            control.cuts += 1;
+            cuts = control.cuts;
+        });
+        // A client may have connected anew by now: those connections are none of this cut's.
+        let all_newer = |open: &Vec<u64>| open.iter().all(|born| *born >= cuts);
+        self.shared.open.subscribe().wait_for(all_newer).await.ok();
     }
 
     /// Refuses new connections (`ECONNREFUSED`), or accepts them again. Open ones are left alone. In effect on return.
@@ -170,22 +176,25 @@ fn reusable_socket(address: SocketAddr) -> io::Result<TcpSocket> {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         shared.connections.fetch_add(1, Ordering::SeqCst);
-        shared.open.send_modify(|open| *open += 1);
-        // Subscribed before anything else, so that a cut from now on is noticed.
+        // Read before anything else, so that a cut from now on is noticed.
         let control = shared.control.subscribe();
-        let connection = carry(client, control, Arc::clone(&shared));
-        runtime().spawn(connection);
+        let born = control.borrow().cuts;
+        shared.open.send_modify(|open| open.push(born));
+        runtime().spawn(carry(client, born, control, Arc::clone(&shared)));
     }
 }
 
-async fn carry(client: TcpStream, control: watch::Receiver<Control>, shared: Arc<Shared>) {
-    forward(client, control, &shared).await;
-    shared.open.send_modify(|open| *open -= 1);
+async fn carry(client: TcpStream, born: u64, control: watch::Receiver<Control>, shared: Arc<Shared>) {
+    forward(client, born, control, &shared).await;
+    shared.open.send_modify(|open| {
+        let found = open.iter().position(|other| *other == born);
+        open.swap_remove(found.expect("an open connection is listed"));
+    });
 }
 
 /// Forwards until both directions are done, one fails, or the connection is cut.
-async fn forward(mut client: TcpStream, control: watch::Receiver<Control>, shared: &Shared) {
-    let cut = was_cut(control.clone());
+async fn forward(mut client: TcpStream, born: u64, control: watch::Receiver<Control>, shared: &Shared) {
+    let cut = was_cut(born, control.clone());
     tokio::pin!(cut);
     let connected = tokio::select! {
         connected = TcpStream::connect(shared.upstream) => connected,
@@ -264,7 +273,6 @@ async fn pace(length: usize, control: &mut watch::Receiver<Control>, shared: &Sh
     }
 }
 
-async fn was_cut(mut control: watch::Receiver<Control>) {
-    let before = control.borrow().cuts;
-    control.wait_for(|control| control.cuts != before).await.ok();
+async fn was_cut(born: u64, mut control: watch::Receiver<Control>) {
+    control.wait_for(|control| control.cuts != born).await.ok();
 }
