@@ -101,7 +101,7 @@ async fn resolve_shows_what_there_is() {
     assert_eq!(listed, expected);
 
     let text = succeeded(resolve(&["--attribute", "allowPatterns=*.json"]));
-    assert!(text.contains("1 files") && text.contains("config.json") && !text.contains("vocab"), "{text}");
+    assert!(text.contains("1 file, ") && text.contains("config.json") && !text.contains("vocab"), "{text}");
     failed(&resolve(&["--attribute", "allowPattern=*.json"]), 1, "did you mean \"allowPatterns\"?");
     failed(&resolve(&["--output", "yaml"]), 64, "json");
     assert!(succeeded(modelmount(&["--version"], &[])).starts_with("modelmount "));

@@ -1,6 +1,6 @@
 //! What every source must do: one suite, run against each implementation over a real server.
 //!
-//! ```ignore
+//! ```text
 //! #[tokio::test]
 //! async fn s3_conforms() {
 //!     let Some(server) = S3Server::start(S3Kind::Versitygw).await else { return };
