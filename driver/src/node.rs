@@ -1,4 +1,5 @@
-//! The CSI Node service: volumes on this node. Everything but the fields of messages is the [`Publisher`]'s.
+//! The CSI Node service: volumes on this node. Everything but the fields of messages is the [`Publisher`]'s. Calls that
+//! are not here (staging, expansion, the alpha health calls) are answered UNIMPLEMENTED by the generated code.
 
 use std::sync::Arc;
 
@@ -8,12 +9,9 @@ use crate::csi::node_server::Node;
 use crate::csi::node_service_capability::{Rpc, Type, rpc};
 use crate::csi::volume_usage::Unit;
 use crate::csi::{
-    NodeExpandVolumeRequest, NodeExpandVolumeResponse, NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse,
-    NodeGetInfoRequest, NodeGetInfoResponse, NodeGetStorageHealthRequest, NodeGetStorageHealthResponse,
-    NodeGetVolumeHealthRequest, NodeGetVolumeHealthResponse, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
-    NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability, NodeStageVolumeRequest,
-    NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest,
-    NodeUnstageVolumeResponse, VolumeUsage,
+    NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse,
+    NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, NodePublishVolumeRequest, NodePublishVolumeResponse,
+    NodeServiceCapability, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, VolumeUsage,
 };
 use crate::deadline::answer_by;
 use crate::publisher::Publisher;
@@ -82,40 +80,5 @@ impl Node for NodeService {
 
     async fn node_get_info(&self, _: Request<NodeGetInfoRequest>) -> Result<Response<NodeGetInfoResponse>, Status> {
         Ok(Response::new(NodeGetInfoResponse { node_id: self.node_id.clone(), ..Default::default() }))
-    }
-
-    async fn node_get_volume_health(
-        &self,
-        _: Request<NodeGetVolumeHealthRequest>,
-    ) -> Result<Response<NodeGetVolumeHealthResponse>, Status> {
-        Err(Status::unimplemented("an alpha part of the specification"))
-    }
-
-    async fn node_get_storage_health(
-        &self,
-        _: Request<NodeGetStorageHealthRequest>,
-    ) -> Result<Response<NodeGetStorageHealthResponse>, Status> {
-        Err(Status::unimplemented("an alpha part of the specification"))
-    }
-
-    async fn node_stage_volume(
-        &self,
-        _: Request<NodeStageVolumeRequest>,
-    ) -> Result<Response<NodeStageVolumeResponse>, Status> {
-        Err(Status::unimplemented("volumes are not staged"))
-    }
-
-    async fn node_unstage_volume(
-        &self,
-        _: Request<NodeUnstageVolumeRequest>,
-    ) -> Result<Response<NodeUnstageVolumeResponse>, Status> {
-        Err(Status::unimplemented("volumes are not staged"))
-    }
-
-    async fn node_expand_volume(
-        &self,
-        _: Request<NodeExpandVolumeRequest>,
-    ) -> Result<Response<NodeExpandVolumeResponse>, Status> {
-        Err(Status::unimplemented("a model can't be expanded"))
     }
 }
