@@ -84,6 +84,13 @@ fn log(log: &Log) -> Result<(), Failure> {
     Ok(())
 }
 
+/// An error and what lies at its bottom, in one line: the layers between say things like "transport error".
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let cause = causes.last().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}")
+}
+
 /// A runtime for a command that does one thing.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()

@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Digest;
@@ -14,7 +14,7 @@ use crate::manifest::Digest;
 /// Version of the layout that this code reads and writes.
 const VERSION: u32 = 1;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Version {
     version: u32,
 }
@@ -59,8 +59,7 @@ impl Layout {
         let found = match fs::read(&path) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let text = serde_json::to_vec(&Version { version: VERSION }).unwrap_or_default();
-                return self.replace(&path, &text);
+                return self.mark_version(&path);
             }
             Err(error) => return Err(Error::io(format!("can't read {}", path.display()), error)),
         };
@@ -75,15 +74,17 @@ impl Layout {
                 ),
             )),
             // A power loss can leave it without its content; that a cache lies here the directories tell.
-            Err(_) if found.iter().all(|byte| *byte == 0) => {
-                self.replace(&path, &serde_json::to_vec(&Version { version: VERSION }).unwrap_or_default())
-            }
+            Err(_) if found.iter().all(|byte| *byte == 0) => self.mark_version(&path),
             Err(error) => Err(Error::with_source(
                 ErrorKind::FailedPrecondition,
                 format!("{} is not a cache's: give modelmount another --cache-dir, or empty this one", path.display()),
                 error,
             )),
         }
+    }
+
+    fn mark_version(&self, path: &Path) -> Result<()> {
+        self.replace(path, format!("{{\"version\":{VERSION}}}").as_bytes())
     }
 
     pub(super) fn root(&self) -> &Path {

@@ -135,9 +135,16 @@ async fn in_parts(
         }
     }
     let missing = Mutex::new(missing);
-    let (job_of_parts, entry) = (Arc::clone(job), Arc::clone(entry));
-    let _guard = Arc::clone(guard);
-    let parts = Arc::new(Parts { job: job_of_parts, entry, size, partial, hash, missing, _guard });
+    let parts = Parts {
+        job: Arc::clone(job),
+        entry: Arc::clone(entry),
+        size,
+        partial,
+        hash,
+        missing,
+        _guard: Arc::clone(guard),
+    };
+    let parts = Arc::new(parts);
 
     let mut running = JoinSet::new();
     let mut outcome = Ok(());

@@ -116,7 +116,9 @@ impl S3 {
             let url = if virtual_hosted { with_bucket_host(endpoint, bucket)? } else { endpoint.clone() };
             builder = builder.with_endpoint(url).with_allow_http(endpoint.starts_with("http://"));
         }
-        builder = match static_credentials(credentials)? {
+        let credential = static_credentials(credentials)?;
+        let anonymous = credential.is_none();
+        builder = match credential {
             Some(credential) => builder.with_credentials(Arc::new(StaticCredentialProvider::new(credential))),
             None => builder.with_skip_signature(true),
         };
@@ -124,7 +126,6 @@ impl S3 {
             .build()
             .map_err(|error| Error::with_source(ErrorKind::InvalidArgument, format!("{uri} can't be opened"), error))?;
         let identity = format!("s3|{place}|{bucket}");
-        let anonymous = static_credentials(credentials)?.is_none();
         let failures = Failures { uri: uri.clone(), bucket: bucket.to_owned(), place, anonymous };
         Ok(Self { store, failures, identity, key, directory })
     }

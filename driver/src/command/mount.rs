@@ -7,7 +7,7 @@ use modelmount::{Digest, ModelUri, fetch::Amounts, model};
 use tonic::{Code, Request, Status};
 
 use super::terminal::Display;
-use super::{Failure, runtime};
+use super::{Failure, runtime, with_cause};
 use crate::args::{Mount, Unmount};
 use crate::client::connect;
 use crate::csi::node_client::NodeClient;
@@ -88,9 +88,6 @@ fn amounts(status: &Status) -> Option<Amounts> {
     Some(Amounts { bytes_done: bytes_done?, bytes_total: bytes_total?, ..Amounts::default() })
 }
 
-/// The error and what lies at its bottom: the layers between say "transport error".
 fn unreachable_plugin(error: impl std::error::Error) -> Failure {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    let cause = causes.last().map(|cause| format!(": {cause}")).unwrap_or_default();
-    Failure::Failed(format!("{error}{cause}"))
+    Failure::Failed(with_cause(&error))
 }

@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Server as Transport;
 use tonic::transport::server::Router;
 
-use super::Failure;
+use super::{Failure, with_cause};
 use crate::args::{Controller, Node};
 use crate::controller::{ControllerService, ParameterCheck};
 use crate::csi::controller_server::ControllerServer;
@@ -126,8 +126,6 @@ fn configuration(error: modelmount::Error) -> Failure {
     Failure::Configuration(error.report())
 }
 
-/// An error and its cause in one line.
 fn configuration_text(error: impl std::error::Error) -> Failure {
-    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-    Failure::Configuration(format!("{error}{cause}"))
+    Failure::Configuration(with_cause(&error))
 }
