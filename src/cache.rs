@@ -10,6 +10,7 @@
 //! <root>/snapshots/<id>/            manifest.json, tree/ (hard links to blobs): one model, ready to be mounted
 //! <root>/leases/<key>.json          who has which model
 //! <root>/grants/                    (reserved: who was found to have the right to what)
+//! <root>/staging/                   mounts that are being made
 //! <root>/trash/                     renamed first, unlinked later
 //! ```
 //!
@@ -43,11 +44,13 @@ mod blob;
 mod layout;
 mod lease;
 mod recover;
+mod remove;
 mod snapshot;
 mod space;
 mod sync;
 
 pub use lease::{Lease, Leases};
+pub use remove::remove;
 pub use snapshot::{Snapshot, StoredFile, Summary};
 pub use space::{KeepFree, Reservation};
 
@@ -96,6 +99,11 @@ impl Cache {
     /// The directory below which each model has its directory, named by its id, with the files in `tree`.
     pub fn snapshots_dir(&self) -> PathBuf {
         self.layout.snapshots()
+    }
+
+    /// A directory for whoever mounts models, on the cache's file system. Nothing in it outlives a mount.
+    pub fn staging_dir(&self) -> PathBuf {
+        self.layout.root().join(layout::STAGING)
     }
 
     /// Who has which model.

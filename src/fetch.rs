@@ -17,7 +17,7 @@ mod pull;
 mod transfer;
 
 pub use progress::{Amounts, Progress};
-pub use pull::{Pulled, pull};
+pub use pull::pull;
 pub use transfer::{Transfer, Transfers};
 
 /// How much a process may fetch at a time.

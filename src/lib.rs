@@ -20,6 +20,7 @@
 compile_error!("modelmount is for 64-bit Linux");
 
 pub mod cache;
+pub mod content;
 pub mod credentials;
 pub mod error;
 pub mod fetch;
@@ -34,6 +35,7 @@ pub mod source;
 pub mod uri;
 
 pub use cache::{Cache, Snapshot};
+pub use content::Content;
 pub use credentials::{Credentials, Secret};
 pub use error::{Error, ErrorKind, Result};
 pub use fetch::{Limits, Transfers};

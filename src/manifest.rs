@@ -311,19 +311,6 @@ impl Manifest {
     }
 }
 
-/// The digest of a model's content, independent of where it came from: SHA-256 over `<hex digest>  <path>\0` of each
-/// file in the order of the paths' bytes. In a shell, in the model's directory:
-/// `find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum -z | sha256sum`.
-pub fn content_digest<'a>(files: impl IntoIterator<Item = (&'a RelPath, Digest)>) -> Digest {
-    let mut files: Vec<_> = files.into_iter().collect();
-    files.sort_unstable();
-    let mut hasher = Sha256::new();
-    for (path, digest) in files {
-        hasher.update(format!("{}  {path}\0", digest.hex()));
-    }
-    Digest::from_hasher(hasher)
-}
-
 fn origin(store: &str, item: &Item) -> Digest {
     let size = item.size.map(|size| size.to_string());
     let mut hasher = Sha256::new();
@@ -414,15 +401,6 @@ mod tests {
         let error = build(&["a.bin"], &Selection::parse(Some("*.json"), None).unwrap()).unwrap_err();
         assert!(error.kind() == ErrorKind::NotFound && error.to_string().contains("none of the 1 files"));
     }
-
-    #[test]
-    fn content_digest_is_what_the_documented_shell_command_prints() {
-        // printf x > a; mkdir b; printf y > b/c; then the command in the function's documentation.
-        let (a, c) = (RelPath::parse("a").unwrap(), RelPath::parse("b/c").unwrap());
-        let digest = content_digest([(&c, Digest::of("y")), (&a, Digest::of("x"))]);
-        assert_eq!(digest.hex(), CONTENT_DIGEST_OF_SHELL);
-    }
-    const CONTENT_DIGEST_OF_SHELL: &str = "73ec8e6250c7686c00e3e5522eff2961bf383742cecb188275e90736cd32a8cf";
 
     #[test]
     fn digests_are_parsed_strictly() {

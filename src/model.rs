@@ -66,7 +66,7 @@ impl ModelRequest {
         &self.uri
     }
 
-    /// The digest that the model must have, if the user named one: see [`crate::manifest::content_digest`]; for a
+    /// The digest that the model must have, if the user named one: see [`crate::content::content_digest`]; for a
     /// model of one file, that file's SHA-256 will do.
     pub fn digest(&self) -> Option<Digest> {
         self.digest

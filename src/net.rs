@@ -15,6 +15,10 @@ use url::Host;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::Policy;
 
+mod ca;
+
+pub use ca::CaCertificates;
+
 /// A server that takes longer than this to accept a connection is unavailable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A transfer that brings no byte for so long has stalled: it is cut, and resumed on another connection.
@@ -30,11 +34,15 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// A client under `policy`.
+    /// A client under `policy` that trusts the system's authorities and `authorities`.
+    ///
+    /// The usual variables `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` are honoured. A proxy resolves names itself, so
+    /// that the policy sees an address only where the URL has one: what names may lead to is then the proxy's affair.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] when the TLS stack can't be set up.
-    pub fn new(policy: &Policy) -> Result<Self> {
+    /// [`ErrorKind::FailedPrecondition`] when a certificate of `authorities` is refused, or the machine trusts none at
+    /// all.
+    pub fn new(policy: &Policy, authorities: &CaCertificates) -> Result<Self> {
         // A process has one default provider; that another library has installed one already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let policy = Arc::new(policy.clone());
@@ -47,8 +55,12 @@ impl HttpClient {
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(IDLE_TIMEOUT)
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .tls_certs_merge(authorities.certificates())
             .build()
-            .map_err(|error| Error::with_source(ErrorKind::Internal, "can't set up the HTTP client", error))?;
+            .map_err(|error| {
+                let root = Root(deepest(&error));
+                Error::with_source(ErrorKind::FailedPrecondition, "can't set up TLS: check the CA certificates", root)
+            })?;
         Ok(Self { client, policy })
     }
 

@@ -96,13 +96,22 @@ impl Context {
     /// A context under `policy`.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] when the TLS stack can't be set up.
+    /// [`ErrorKind::FailedPrecondition`] when the TLS stack can't be set up.
     pub fn new(policy: Policy) -> Result<Self> {
         Ok(Self {
             #[cfg(feature = "net")]
-            http: crate::net::HttpClient::new(&policy)?,
+            http: crate::net::HttpClient::new(&policy, &crate::net::CaCertificates::default())?,
             policy,
         })
+    }
+
+    /// A context under `policy` whose sources also trust `authorities`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    #[cfg(feature = "net")]
+    pub fn trusting(policy: Policy, authorities: &crate::net::CaCertificates) -> Result<Self> {
+        Ok(Self { http: crate::net::HttpClient::new(&policy, authorities)?, policy })
     }
 }
 

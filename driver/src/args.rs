@@ -58,11 +58,13 @@ pub enum Command {
     Pull(Pull),
     /// Show what a URI stands for: files, sizes, versions, without downloading
     Resolve(Resolve),
+    /// Hash a directory as the attribute `digest` wants it
+    Digest(Digest),
     /// Mount a model through a node plugin's socket
     Mount(Mount),
     /// Unmount what `mount` mounted
     Unmount(Unmount),
-    /// Look into a cache
+    /// Look into a cache, or remove it
     #[command(subcommand)]
     Cache(CacheCommand),
 }
@@ -97,9 +99,16 @@ pub struct Node {
     /// What downloads leave free on the cache's file system: a share (10%) or a size (20GiB)
     #[arg(long, env = "MODELMOUNT_KEEP_FREE", value_name = "SHARE", default_value = "10%")]
     pub keep_free: KeepFree,
+    /// SELinux label of the cache directory, so that confined pods may read models, for instance
+    /// system_u:object_r:container_file_t:s0
+    #[arg(long, env = "MODELMOUNT_SELINUX_LABEL", value_name = "LABEL", value_parser = selinux_label)]
+    pub selinux_label: Option<String>,
     /// How much is fetched at a time.
     #[command(flatten)]
     pub fetch: Fetch,
+    /// Whom to trust.
+    #[command(flatten)]
+    pub trust: Trust,
 }
 
 /// `modelmount controller`
@@ -111,6 +120,14 @@ pub struct Controller {
     /// Name of the CSI driver
     #[arg(long, env = "MODELMOUNT_DRIVER_NAME", value_name = "NAME", default_value = DRIVER_NAME)]
     pub driver_name: String,
+}
+
+/// Whom to trust.
+#[derive(Clone, Debug, Args)]
+pub struct Trust {
+    /// PEM file with certificates of authorities to trust besides the system's; repeatable
+    #[arg(long, env = "MODELMOUNT_CA_FILE", value_name = "FILE", value_delimiter = ',')]
+    pub ca_file: Vec<PathBuf>,
 }
 
 /// How much is fetched at a time.
@@ -143,6 +160,9 @@ pub struct Pull {
     /// How much is fetched at a time.
     #[command(flatten)]
     pub fetch: Fetch,
+    /// Whom to trust.
+    #[command(flatten)]
+    pub trust: Trust,
 }
 
 /// `modelmount resolve`
@@ -153,6 +173,20 @@ pub struct Resolve {
     /// Further attributes of the model, as in volumeAttributes; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = attribute)]
     pub attribute: Vec<(String, String)>,
+    /// Form of the answer
+    #[arg(long, default_value = "text")]
+    pub output: Output,
+    /// Whom to trust.
+    #[command(flatten)]
+    pub trust: Trust,
+}
+
+/// `modelmount digest`
+#[derive(Debug, Args)]
+pub struct Digest {
+    /// A model's directory
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
     /// Form of the answer
     #[arg(long, default_value = "text")]
     pub output: Output,
@@ -192,6 +226,8 @@ pub struct Unmount {
 pub enum CacheCommand {
     /// List the models in a cache
     Ls(CacheLs),
+    /// Remove a cache for good, after the plugin was uninstalled
+    Rm(CacheRm),
 }
 
 /// `modelmount cache ls`
@@ -203,6 +239,20 @@ pub struct CacheLs {
     /// Form of the answer
     #[arg(long, default_value = "text")]
     pub output: Output,
+}
+
+/// `modelmount cache rm`
+#[derive(Debug, Args)]
+pub struct CacheRm {
+    /// Remove all of it: every model, and the cache itself
+    #[arg(long, required = true)]
+    pub all: bool,
+    /// Also if volumes have models of it, whose pods then lose their files
+    #[arg(long)]
+    pub force: bool,
+    /// Directory of the cache
+    #[arg(long, env = "MODELMOUNT_CACHE_DIR", value_name = "DIR", default_value = "/var/lib/modelmount")]
+    pub cache_dir: PathBuf,
 }
 
 /// Form of an answer.
@@ -226,6 +276,17 @@ fn attribute(text: &str) -> Result<(String, String), String> {
 fn node_id(text: &str) -> Result<String, String> {
     // The CSI specification's "Size Limits" for node_id.
     if text.is_empty() || text.len() > 256 { Err("must have 1 to 256 bytes".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// SELinux compares labels as text; a misspelt one would make the models unreadable to everybody.
+fn selinux_label(text: &str) -> Result<String, String> {
+    let parts: Vec<&str> = text.splitn(4, ':').collect();
+    let sound = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
+    if parts.len() >= 3 && parts.iter().all(sound) {
+        Ok(text.to_owned())
+    } else {
+        Err("write it as user:role:type:level, for instance system_u:object_r:container_file_t:s0".to_owned())
+    }
 }
 
 fn part_size(text: &str) -> Result<u64, String> {
@@ -257,6 +318,7 @@ mod tests {
             ("pull s3://b/m", "required"),
             ("node --endpoint unix:///x.sock --node-id n --allow-address localhost", "not an address range"),
             ("node --endpoint unix:///x.sock --node-id n --keep-free lots", "neither a share"),
+            ("node --endpoint unix:///x.sock --node-id n --selinux-label container_file_t", "user:role:type:level"),
             ("mount nonsense /t --endpoint unix:///x.sock", "not a model URI"),
         ] {
             let error = Cli::try_parse_from(["modelmount"].into_iter().chain(arguments.split(' '))).unwrap_err();

@@ -3,13 +3,15 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use modelmount::Error;
+use modelmount::net::CaCertificates;
+use modelmount::{Context, Error, Policy};
 use tonic::Status;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{CacheCommand, Cli, Command, Log, LogFormat};
+use crate::args::{CacheCommand, Cli, Command, Log, LogFormat, Trust};
 
 mod cache;
+mod digest;
 mod mount;
 mod pull;
 mod resolve;
@@ -59,9 +61,11 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Controller(args) => serve::controller(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Resolve(args) => resolve::run(&args),
+        Command::Digest(args) => digest::run(&args),
         Command::Mount(args) => mount::mount(&args),
         Command::Unmount(args) => mount::unmount(&args),
         Command::Cache(CacheCommand::Ls(args)) => cache::ls(&args),
+        Command::Cache(CacheCommand::Rm(args)) => cache::rm(&args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,6 +93,13 @@ fn with_cause(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     let cause = causes.last().map(|cause| format!(": {cause}")).unwrap_or_default();
     format!("{error}{cause}")
+}
+
+/// What all sources of this process share. An authority that can't be trusted is a matter of configuration.
+fn context(policy: Policy, trust: &Trust) -> Result<Context, Failure> {
+    CaCertificates::read(&trust.ca_file)
+        .and_then(|authorities| Context::trusting(policy, &authorities))
+        .map_err(|error| Failure::Configuration(error.report()))
 }
 
 /// A runtime for a command that does one thing.

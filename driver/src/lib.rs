@@ -15,6 +15,7 @@ pub mod mount;
 pub mod node;
 pub mod preparation;
 pub mod publisher;
+pub mod selinux;
 pub mod server;
 pub mod status;
 pub mod volume;

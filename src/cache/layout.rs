@@ -14,6 +14,12 @@ use crate::manifest::Digest;
 /// Version of the layout that this code reads and writes.
 const VERSION: u32 = 1;
 
+/// The directories that every cache has.
+pub(super) const DIRECTORIES: [&str; 7] =
+    ["blobs/sha256", "origins", "partial", "snapshots", "leases", "grants", "trash"];
+/// The directory that is left to whoever mounts models.
+pub(super) const STAGING: &str = "staging";
+
 #[derive(Deserialize)]
 struct Version {
     version: u32,
@@ -30,8 +36,7 @@ impl Layout {
     /// model alone, through its mount.
     pub(super) fn create(root: &Path) -> Result<Self> {
         let layout = Self { root: root.to_owned() };
-        let directories = ["blobs/sha256", "origins", "partial", "snapshots", "leases", "grants", "trash"];
-        for directory in directories.map(|name| root.join(name)) {
+        for directory in DIRECTORIES.map(|name| root.join(name)) {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
             made.map_err(|error| {
                 Error::with_source(
@@ -46,16 +51,17 @@ impl Layout {
 
     /// The layout at `root`, where a cache must be.
     pub(super) fn existing(root: &Path) -> Result<Self> {
-        if !root.join("layout").exists() {
+        let layout = Self { root: root.to_owned() };
+        if !layout.mark().exists() {
             let text = format!("there is no cache at {}: give the plugin's --cache-dir", root.display());
             return Err(Error::new(ErrorKind::NotFound, text));
         }
-        Ok(Self { root: root.to_owned() })
+        Ok(layout)
     }
 
     /// Refuses a cache of another version, and marks a new one.
     pub(super) fn check_version(&self) -> Result<()> {
-        let path = self.root.join("layout");
+        let path = self.mark();
         let found = match fs::read(&path) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -89,6 +95,11 @@ impl Layout {
 
     pub(super) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The file that says that a cache is here, and of which version.
+    pub(super) fn mark(&self) -> PathBuf {
+        self.root.join("layout")
     }
 
     pub(super) fn lock(&self) -> PathBuf {

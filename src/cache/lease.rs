@@ -130,6 +130,11 @@ impl Leases {
         Ok(())
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.table().len()
+    }
+
     fn table(&self) -> MutexGuard<'_, BTreeMap<Key, Lease>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::blob::same_file;
 use super::layout::{Layout, named_after};
 use super::lease::Leases;
+use crate::content::{content_digest, satisfies};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Digest, Manifest, RelPath, content_digest, identity};
+use crate::manifest::{Digest, Manifest, RelPath, identity};
 
 /// One file of a stored model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +73,7 @@ impl Snapshot {
 
     /// Whether the model is what a user demands: its content digest, or for a model of one file that file's.
     pub fn has_digest(&self, demanded: Digest) -> bool {
-        self.contents.digest == demanded || matches!(&*self.contents.files, [file] if file.digest == demanded)
+        satisfies(demanded, self.contents.digest, self.contents.files.iter().map(|file| file.digest))
     }
 
     /// Bytes of all files.

@@ -14,8 +14,9 @@ use nix::fcntl::{Flock, FlockArg};
 use super::job::{self, Arrived, Claim, Guard, Job, Sink};
 use super::pace::Pace;
 use super::{Limits, Progress, partial};
+use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Digest, Entry, Manifest, RelPath, content_digest};
+use crate::manifest::{Digest, Entry, Manifest};
 use crate::source::Source;
 
 /// Directory inside the destination where files on their way lie; removed at the end.
@@ -25,22 +26,6 @@ const PLACED: &str = "placed";
 /// Five seconds in all.
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
-
-/// A pulled model.
-#[derive(Clone, Debug)]
-pub struct Pulled {
-    /// Digest of the content: see [`content_digest`].
-    pub digest: Digest,
-    /// Path, digest and size of each file, sorted by path.
-    pub files: Vec<(RelPath, Digest, u64)>,
-}
-
-impl Pulled {
-    /// Whether the model is what a user demands: its content digest, or for a model of one file that file's.
-    pub fn has_digest(&self, demanded: Digest) -> bool {
-        self.digest == demanded || matches!(&*self.files, [(_, digest, _)] if *digest == demanded)
-    }
-}
 
 /// Fetches `manifest`'s files into `destination`, replacing files of the same name and leaving all others. How far it
 /// has come can be read from `progress` meanwhile.
@@ -53,7 +38,7 @@ pub async fn pull(
     destination: &Path,
     limits: Limits,
     progress: Arc<Progress>,
-) -> Result<Pulled> {
+) -> Result<Content> {
     let work = destination.join(WORK);
     let lock = lock(&work).await?;
     let job = Arc::new(Job::new(source, Pace::new(limits.connections), limits, progress));
@@ -62,9 +47,8 @@ pub async fn pull(
     let arrived = job::run(job, sink, entries).await?;
     partial::discard(&work);
 
-    let mut files: Vec<_> = arrived.into_iter().map(|file| (file.entry.path.clone(), file.digest, file.size)).collect();
-    files.sort_unstable();
-    Ok(Pulled { digest: content_digest(files.iter().map(|(path, digest, _)| (path, *digest))), files })
+    let files = arrived.into_iter().map(|file| (file.entry.path.clone(), file.digest, file.size));
+    Ok(Content::new(files.collect()))
 }
 
 /// Makes the work directory and locks it. A pull that was given up lets go of it a moment later.

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
 
-use modelmount::fetch::{Progress, Pulled, pull};
-use modelmount::manifest::content_digest;
+use modelmount::content::{Content, content_digest};
+use modelmount::fetch::{Progress, pull};
 use modelmount::{Digest, Error, ErrorKind, Manifest};
 use modelmount_test_support::model::{self, Files};
 use modelmount_test_support::{Pattern, S3Kind, eventually};
@@ -25,7 +25,7 @@ fn files() -> Files {
     files
 }
 
-async fn run(memory: &Arc<Memory>, manifest: &Manifest, destination: &TempDir) -> Result<Pulled, Error> {
+async fn run(memory: &Arc<Memory>, manifest: &Manifest, destination: &TempDir) -> Result<Content, Error> {
     pull(manifest, source(memory), destination.path(), limits(3), Arc::default()).await
 }
 

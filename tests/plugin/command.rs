@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use modelmount_test_support::model::{self, Files};
 use serde_json::Value;
@@ -12,14 +12,14 @@ use crate::harness::{Plugin, modelmount, node_arguments};
 use crate::store::Store;
 
 #[track_caller]
-fn failed(output: &Output, code: i32, words: &str) {
+pub(crate) fn failed(output: &Output, code: i32, words: &str) {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(code) && text.contains(words), "{code}, {words:?}: {output:?}");
     assert!(output.stdout.is_empty(), "{output:?}");
 }
 
 #[track_caller]
-fn succeeded(output: Output) -> String {
+pub(crate) fn succeeded(output: Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -66,7 +66,7 @@ async fn pull_brings_the_files_and_says_what_went_wrong() {
     failed(&at("s3://models/m"), 1, "modelmount: s3://models/m");
 }
 
-fn read(directory: &Path) -> Files {
+pub(crate) fn read(directory: &Path) -> Files {
     let mut files = Files::new();
     let mut below = vec![directory.to_owned()];
     while let Some(next) = below.pop() {
@@ -153,6 +153,60 @@ async fn privileged_mount_and_unmount_do_what_kubelet_does() {
     assert_eq!(serde_json::from_str::<Value>(&list(&["--output", "json"])).unwrap()[0]["leases"], 0);
     let nobody = format!("unix://{}/nobody.sock", plugin.elsewhere("x").display());
     failed(&modelmount(&["unmount", &pod.target, "--endpoint", &nobody], &[]), 1, "does a plugin serve there?");
+}
+
+#[test]
+fn digest_prints_what_the_attribute_wants() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    failed(&modelmount(&["digest", path], &[]), 1, "has no files");
+    failed(&modelmount(&["digest", &format!("{path}/none")], &[]), 1, "can't list");
+    failed(&modelmount(&["digest"], &[]), 64, "DIR");
+    fs::create_dir(directory.path().join("b")).unwrap();
+    fs::write(directory.path().join("a"), "x").unwrap();
+    fs::write(directory.path().join("b/c"), "y").unwrap();
+    let shell = "find . -type f -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 sha256sum -z | sha256sum";
+    let shell = Command::new("sh").args(["-c", shell]).current_dir(path).output().unwrap();
+    let documented = format!("sha256:{}", String::from_utf8(shell.stdout).unwrap().split(' ').next().unwrap());
+    assert_eq!(succeeded(modelmount(&["digest", path], &[])).trim_end(), documented);
+    let json = succeeded(modelmount(&["digest", path, "--output", "json"], &[]));
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["digest"], documented);
+    assert_eq!((&json["files"][1]["path"], &json["bytes"]), (&"b/c".into(), &2.into()));
+}
+
+#[tokio::test]
+async fn privileged_a_cache_is_removed_when_nobody_needs_it_and_nothing_else_is() {
+    let Some(store) = Store::start().await else { return };
+    let mut plugin = Plugin::start(&[]).await;
+    store.put_model("m/", &model::small(1)).await;
+    let cache = plugin.cache();
+    let remove =
+        |more: &[&str]| modelmount(&[&["cache", "rm", "--cache-dir", cache.to_str().unwrap()], more].concat(), &[]);
+    let pod = plugin.pod("a");
+    pod.publish(&store.volume("m")).await.unwrap();
+    failed(&remove(&[]), 64, "--all");
+    failed(&remove(&["--all"]), 1, "one plugin per cache");
+    plugin.terminate().await;
+    failed(&remove(&["--all"]), 1, "delete their pods");
+    assert_eq!(pod.files(), model::small(1));
+    plugin.restart().await;
+    pod.unpublish().await.unwrap();
+    plugin.terminate().await;
+
+    fs::write(cache.join("foreign"), "").unwrap();
+    succeeded(remove(&["--all"]));
+    let left: Vec<_> = fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["foreign"]);
+    failed(&remove(&["--all"]), 1, "there is no cache");
+
+    fs::remove_file(cache.join("foreign")).unwrap();
+    plugin.restart().await;
+    pod.publish(&store.volume("m")).await.unwrap();
+    plugin.kill();
+    plugin.unmount_all();
+    succeeded(remove(&["--all", "--force"]));
+    assert!(!cache.exists());
 }
 
 #[tokio::test]

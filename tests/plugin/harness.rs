@@ -60,6 +60,11 @@ impl Plugin {
         plugin
     }
 
+    /// From its next start on it has these arguments too.
+    pub(crate) fn add_arguments(&mut self, more: &[&str]) {
+        self.arguments.extend(more.iter().map(ToString::to_string));
+    }
+
     /// Starts it anew on the same directories, and waits until it is ready.
     pub(crate) async fn restart(&mut self) {
         // First the old one goes: there is one plugin per cache.

@@ -1,12 +1,13 @@
-//! `modelmount cache`: a look into a cache, also while a plugin has it open.
+//! `modelmount cache`: a look into a cache, also while a plugin has it open; and its end.
 
 use modelmount::Cache;
-use modelmount::cache::Summary;
+use modelmount::cache::{self, Summary};
 use modelmount::size::Size;
 
 use super::resolve::json;
+use super::terminal::note;
 use super::{Failure, print};
-use crate::args::{CacheLs, Output};
+use crate::args::{CacheLs, CacheRm, Output};
 
 pub(super) fn ls(args: &CacheLs) -> Result<(), Failure> {
     let models = Cache::list(&args.cache_dir)?;
@@ -14,6 +15,12 @@ pub(super) fn ls(args: &CacheLs) -> Result<(), Failure> {
         Output::Text => text(&models),
         Output::Json => json(&models)?,
     });
+    Ok(())
+}
+
+pub(super) fn rm(args: &CacheRm) -> Result<(), Failure> {
+    cache::remove(&args.cache_dir, args.force)?;
+    note(&format!("removed the cache at {}", args.cache_dir.display()));
     Ok(())
 }
 

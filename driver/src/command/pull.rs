@@ -10,7 +10,7 @@ use modelmount::size::Size;
 use modelmount::{Context, Credentials, Error, ModelRequest, Policy, model};
 
 use super::terminal::{Display, TICK, files};
-use super::{Failure, runtime};
+use super::{Failure, context, runtime};
 use crate::args::Pull;
 
 pub(super) fn run(args: &Pull) -> Result<(), Failure> {
@@ -22,8 +22,8 @@ pub(super) fn run(args: &Pull) -> Result<(), Failure> {
         .chunks_exact(2)
         .map(|pair| Ok((request(&pair[0], &args.attribute)?, Path::new(&pair[1]))))
         .collect::<Result<Vec<_>, Failure>>()?;
+    let context = context(Policy::unrestricted(), &args.trust)?;
     runtime()?.block_on(async {
-        let context = Context::new(Policy::unrestricted())?;
         let credentials = from_environment();
         for (request, destination) in requests {
             one(&request, &credentials, &context, destination, args).await?;
@@ -53,8 +53,7 @@ async fn one(
         }
     };
     let pulled = outcome.inspect_err(|_| display.abandon())?;
-    let bytes = pulled.files.iter().map(|(_, _, size)| size).sum();
-    display.done(&format!("{}, {}, {}", files(pulled.files.len()), Size(bytes), pulled.digest));
+    display.done(&format!("{}, {}, {}", files(pulled.files.len()), Size(pulled.bytes()), pulled.digest));
     match request.digest() {
         Some(demanded) if !pulled.has_digest(demanded) => Err(Failure::Failed(format!(
             "{} has the digest {}, and {demanded} was demanded; the files are in {}",

@@ -1,12 +1,12 @@
 //! `modelmount resolve`: what a URI stands for, without downloading it.
 
 use modelmount::size::Size;
-use modelmount::{Context, Entry, Manifest, Policy};
+use modelmount::{Entry, Manifest, Policy};
 use serde::Serialize;
 
 use super::pull::{from_environment, request};
 use super::terminal::files;
-use super::{Failure, print, runtime};
+use super::{Failure, context, print, runtime};
 use crate::args::{Output, Resolve};
 
 #[derive(Serialize)]
@@ -28,8 +28,9 @@ struct File<'a> {
 
 pub(super) fn run(args: &Resolve) -> Result<(), Failure> {
     let request = request(&args.uri, &args.attribute)?;
+    let context = context(Policy::unrestricted(), &args.trust)?;
     let manifest = runtime()?.block_on(async {
-        let source = request.open(&from_environment(), &Context::new(Policy::unrestricted())?)?;
+        let source = request.open(&from_environment(), &context)?;
         request.resolve(&*source).await
     })?;
     let answer = answer(&manifest);

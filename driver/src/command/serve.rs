@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use modelmount::{Cache, Context, ModelRequest, Policy, Transfers};
+use modelmount::{Cache, ModelRequest, Policy, Transfers};
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Server as Transport;
 use tonic::transport::server::Router;
 
-use super::{Failure, with_cause};
+use super::{Failure, context, with_cause};
 use crate::args::{Controller, Node};
 use crate::controller::{ControllerService, ParameterCheck};
 use crate::csi::controller_server::ControllerServer;
@@ -23,6 +23,7 @@ use crate::mount::Mounter;
 use crate::node::NodeService;
 use crate::preparation::Workshop;
 use crate::publisher::Publisher;
+use crate::selinux;
 use crate::server::{Server, termination};
 
 /// What calls in flight get when the plugin is told to stop. Kubernetes kills after 30 s by default.
@@ -36,11 +37,14 @@ const ANSWERING: usize = 2;
 pub(super) fn node(args: Node) -> Result<(), Failure> {
     let Node { endpoint, node_id, cache_dir, kubelet_dir, driver_name, with_controller, .. } = args;
     let (answering, fetching) = (runtime("answer", ANSWERING)?, runtime("fetch", fetching_threads())?);
+    if let Some(label) = &args.selinux_label {
+        selinux::label(&cache_dir, label).map_err(configuration_text)?;
+    }
     let cache = Arc::new(Cache::open(&cache_dir, args.keep_free).map_err(configuration)?);
-    let mounter = Mounter::new(&kubelet_dir).map_err(configuration_text)?.with_staging(&cache_dir.join("staging"));
+    let mounter = Mounter::new(&kubelet_dir).map_err(configuration_text)?.with_staging(&cache.staging_dir());
     let limits = args.fetch.into();
     let transfers = Transfers::new(Arc::clone(&cache), limits, fetching.handle().clone());
-    let context = Context::new(Policy::new(args.allow_address, args.allow_file_root)).map_err(configuration)?;
+    let context = context(Policy::new(args.allow_address, args.allow_file_root), &args.trust)?;
     let workshop = Workshop {
         cache: Arc::clone(&cache),
         transfers: Arc::new(transfers),

@@ -22,6 +22,11 @@ pub(super) fn files(count: usize) -> String {
     if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
 }
 
+/// A line for whoever watches; what a program may read goes to standard output.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// The progress of one model.
 pub(super) struct Display {
     what: String,
@@ -51,7 +56,7 @@ impl Display {
         } else if self.last_line.elapsed() >= LINE {
             self.last_line = Instant::now();
             let (done, total) = (Size(amounts.bytes_done), Size(amounts.bytes_total));
-            self.line(&format!("{}: {} % ({done} of {total})", self.what, amounts.percent()));
+            note(&format!("{}: {} % ({done} of {total})", self.what, amounts.percent()));
         }
     }
 
@@ -60,7 +65,7 @@ impl Display {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        self.line(&format!("{}: {text} in {:.1} s", self.what, self.begun.elapsed().as_secs_f64()));
+        note(&format!("{}: {text} in {:.1} s", self.what, self.begun.elapsed().as_secs_f64()));
     }
 
     /// Ends the display without a word: the error says it all.
@@ -68,9 +73,5 @@ impl Display {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-    }
-
-    fn line(&self, text: &str) {
-        let _ = writeln!(std::io::stderr(), "{text}");
     }
 }
