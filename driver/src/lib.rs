@@ -11,6 +11,7 @@ pub mod csi;
 pub mod deadline;
 pub mod endpoint;
 pub mod identity;
+pub mod kubernetes;
 pub mod mount;
 pub mod node;
 pub mod preparation;
