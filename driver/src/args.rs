@@ -96,6 +96,9 @@ pub struct Node {
     /// Directory that file:// may read; repeatable; none by default
     #[arg(long, env = "MODELMOUNT_ALLOW_FILE_ROOT", value_name = "DIR", value_delimiter = ',')]
     pub allow_file_root: Vec<PathBuf>,
+    /// Take the taint modelmount.io/agent-not-ready off this node as soon as kubelet knows the plugin
+    #[arg(long, env = "MODELMOUNT_REMOVE_STARTUP_TAINT")]
+    pub remove_startup_taint: bool,
     /// What downloads leave free on the cache's file system: a share (10%) or a size (20GiB)
     #[arg(long, env = "MODELMOUNT_KEEP_FREE", value_name = "SHARE", default_value = "10%")]
     pub keep_free: KeepFree,

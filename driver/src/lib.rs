@@ -19,4 +19,5 @@ pub mod publisher;
 pub mod selinux;
 pub mod server;
 pub mod status;
+pub mod taint;
 pub mod volume;

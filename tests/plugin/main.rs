@@ -24,5 +24,6 @@ mod reuse;
 mod secrets;
 mod selinux;
 mod store;
+mod taint;
 mod unpublish;
 mod writing;

@@ -19,12 +19,14 @@ use crate::csi::controller_server::ControllerServer;
 use crate::csi::identity_server::IdentityServer;
 use crate::csi::node_server::NodeServer;
 use crate::identity::{Health, IdentityService};
+use crate::kubernetes::{Client, Config};
 use crate::mount::Mounter;
 use crate::node::NodeService;
 use crate::preparation::Workshop;
 use crate::publisher::Publisher;
 use crate::selinux;
 use crate::server::{Server, termination};
+use crate::taint::{Schedule, StartupTaint};
 
 /// What calls in flight get when the plugin is told to stop. Kubernetes kills after 30 s by default.
 const GRACE: Duration = Duration::from_secs(5);
@@ -55,6 +57,9 @@ pub(super) fn node(args: Node) -> Result<(), Failure> {
 
     let health = Arc::new(Health::default());
     answering.spawn(watch_health(Arc::clone(&health), Arc::clone(&cache)));
+    if args.remove_startup_taint {
+        remove_startup_taint(&answering, &node_id, &driver_name);
+    }
     let identity = IdentityServer::new(IdentityService::new(driver_name, with_controller, health));
     let node = NodeServer::new(NodeService::new(node_id, publisher));
     let mut router = Transport::builder().add_service(identity).add_service(node);
@@ -100,6 +105,17 @@ struct Parameters;
 impl ParameterCheck for Parameters {
     fn check(&self, parameters: &BTreeMap<String, String>) -> modelmount::Result<()> {
         ModelRequest::from_attributes(parameters).map(drop)
+    }
+}
+
+/// Goes on beside the plugin, which serves whatever comes of it.
+fn remove_startup_taint(runtime: &Runtime, node: &str, driver: &str) {
+    match Config::in_cluster() {
+        Ok(config) => {
+            let taint = StartupTaint::new(Client::new(config), node, driver, Schedule::default());
+            runtime.spawn(taint.keep_off());
+        }
+        Err(error) => tracing::error!(error = %error.report(), "can't look after the startup taint"),
     }
 }
 
