@@ -110,6 +110,20 @@ go_tool() {
 	pinned "$name" "$version" env GOBIN="$TOOLS/bin" GOFLAGS=-modcacherw go install "$module@$version"
 }
 
+# For a module whose go.mod replaces others, which `go install` refuses: it is built as the main module, from Go's copy.
+go_tool_with_replacements() {
+	local name=$1 module=$2 version=$3
+	installed "$name" "$version" && return
+	have_go || { missing "$name" "needs Go $GO_NEEDED or newer"; return; }
+	pinned "$name" "$version" build_go_tool "$name" "$module" "$version"
+}
+
+build_go_tool() {
+	local name=$1 module=$2 version=$3 source
+	source=$(GOFLAGS=-modcacherw go mod download -json "$module@$version" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+	[[ -d $source ]] && GOFLAGS=-modcacherw go build -C "$source" -trimpath -o "$TOOLS/bin/$name" "./cmd/$name"
+}
+
 # A tool that takes minutes to build is not built again when the machine has this version of it.
 cargo_tool() {
 	local name=$1 version=$2 path
@@ -216,7 +230,7 @@ group() {
 		;;
 	chart)
 		go_tool helm helm.sh/helm/v3/cmd/helm "$HELM"
-		go_tool helm-unittest github.com/helm-unittest/helm-unittest/cmd/helm-unittest "$HELM_UNITTEST"
+		go_tool_with_replacements helm-unittest github.com/helm-unittest/helm-unittest "$HELM_UNITTEST"
 		go_tool helm-docs github.com/norwoodj/helm-docs/cmd/helm-docs "$HELM_DOCS"
 		;;
 	*) die "tools.sh: no group '$1' (there are: test bench demo lint audit chart)" ;;

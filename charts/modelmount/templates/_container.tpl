@@ -44,11 +44,11 @@
 {{- if .Values.ca.configMap }}
 - name: ca
   configMap:
-    name: {{ .Values.ca.configMap }}
+    name: {{ .Values.ca.configMap | quote }}
 {{- else if .Values.ca.secret }}
 - name: ca
   secret:
-    secretName: {{ .Values.ca.secret }}
+    secretName: {{ .Values.ca.secret | quote }}
 {{- end }}
 {{- end -}}
 

@@ -23,13 +23,12 @@
 {{- end -}}
 
 {{- define "modelmount.serviceAccountName" -}}
-{{- $account := (index .root.Values .component).serviceAccount -}}
-{{- default (ternary (include "modelmount.componentName" .) "default" $account.create) $account.name -}}
+{{- default (include "modelmount.componentName" .) (index .root.Values .component).serviceAccount.name -}}
 {{- end -}}
 
 {{- define "modelmount.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "modelmount.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "modelmount.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- with .component }}
 app.kubernetes.io/component: {{ . }}
 {{- end }}
@@ -49,11 +48,11 @@ app.kubernetes.io/component: {{ . }}
 {{- toYaml (merge (include "modelmount.selectorLabels" . | fromYaml) (default dict .extra) .root.Values.commonLabels) -}}
 {{- end -}}
 
-{{/* metadata of an object. Also takes: name, clusterWide (no namespace), labels, annotations. */}}
+{{/* metadata of an object. Also takes: name, namespace (by default the release's), clusterWide (none), labels, annotations. */}}
 {{- define "modelmount.metadata" -}}
-name: {{ .name }}
+name: {{ .name | quote }}
 {{- if not .clusterWide }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ default .root.Release.Namespace .namespace | quote }}
 {{- end }}
 labels:
   {{- include "modelmount.labels" (dict "root" .root "component" .component "extra" .labels) | nindent 2 }}
