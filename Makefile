@@ -1,6 +1,6 @@
 # Everything that one does with this repository. `make` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help build release demo test sanity bench lint fmt audit tools clean
+.PHONY: help build release demo test sanity bench lint fmt chart generate audit tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,14 @@ lint: ## Formatting, clippy, each feature alone, dependencies and scripts
 
 fmt: ## Format the Rust sources
 	cargo fmt --all
+
+chart: ## The Helm chart: lint, unit tests, wrong values, generated files, and a real API server takes it all
+	@scripts/tools.sh chart
+	@scripts/chart.sh
+
+generate: ## Write anew what is generated: the chart's README and deploy/modelmount.yaml
+	@scripts/tools.sh chart
+	@scripts/chart.sh generate
 
 audit: ## Known advisories in the dependencies (ADVISORY_DB=directory to stay offline)
 	@scripts/tools.sh audit

