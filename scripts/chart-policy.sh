@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# What the node plugin's service account may do to nodes, with startupTaint.enabled: nothing but take its own taint off
+# its own node. Asks a real API server, with tokens like those that kubelet gets for the plugin's pods.
+#
+#   chart-policy.sh KUBECTL...    KUBECTL: a command that is kubectl with all rights
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+KUBE=("$@")
+NAMESPACE=policy
+OURS='{"key": "modelmount.io/agent-not-ready", "effect": "NoSchedule"}'
+ALSO_OURS='{"key": "modelmount.io/agent-not-ready", "effect": "NoExecute", "value": "x"}'
+OTHER='{"key": "example.com/other", "effect": "NoSchedule", "value": "1"}'
+TRIED=0
+
+kube() { "${KUBE[@]}" "$@"; }
+
+install_policy() {
+	kube create namespace "$NAMESPACE" >/dev/null
+	helm template modelmount "$ROOT/charts/modelmount" --namespace "$NAMESPACE" --kube-version 1.30.0 \
+		--set startupTaint.enabled=true --show-only templates/node/startup-taint.yaml \
+		--show-only templates/node/serviceaccount.yaml | kube apply --filename - >/dev/null
+}
+
+# node NAME: a node with these three taints.
+node() {
+	kube delete node "$1" --ignore-not-found >/dev/null
+	kube create --filename - >/dev/null <<-EOF
+		{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "$1", "labels": {"a": "b"}, "annotations": {"c": "d"}},
+		 "spec": {"providerID": "cloud://$1", "podCIDR": "10.0.0.0/24", "taints": [$OURS, $OTHER, $ALSO_OURS]}}
+	EOF
+}
+
+# patch NODE JSON_PATCH: as the plugin of the node "own".
+patch() { kube --token "$TOKEN" patch node "$1" --type json --patch "$2" 2>&1; }
+
+may() {
+	node own
+	patch "$@" >/dev/null || die "must be allowed: $*"
+	TRIED=$((TRIED + 1))
+}
+
+may_not() {
+	local reason=$1 output
+	shift
+	node own
+	if output=$(patch "$@"); then die "must not be allowed: $*"; fi
+	[[ $output == *"$reason"* ]] || die "$* is refused for another reason: $output"
+	TRIED=$((TRIED + 1))
+}
+
+replace_taints() { echo "[{\"op\": \"replace\", \"path\": \"/spec/taints\", \"value\": [$1]}]"; }
+
+# The API server takes a moment until a new policy holds.
+policy_holds() { patch other "$(replace_taints "$OTHER")" | grep -q 'change no node but'; }
+
+work_through() {
+	may own "$(replace_taints "$OTHER, $ALSO_OURS")"
+	may own "$(replace_taints "$OTHER")"
+	may own '[{"op": "test", "path": "/spec/taints/0/key", "value": "modelmount.io/agent-not-ready"}, {"op": "remove", "path": "/spec/taints/0"}]'
+	may_not 'change no node but' other "$(replace_taints "$OTHER")"
+	may_not 'change no other' own '[{"op": "remove", "path": "/spec/taints"}]'
+	may_not 'change no other' own "$(replace_taints "$OURS, $ALSO_OURS")"
+	may_not 'change no other' own "$(replace_taints "$OURS, $OTHER, $ALSO_OURS, {\"key\": \"new\", \"effect\": \"NoExecute\"}")"
+	may_not 'change no other' own '[{"op": "replace", "path": "/spec/taints/1/value", "value": "2"}]'
+	may_not 'nothing of its node but' own '[{"op": "replace", "path": "/metadata/labels/a", "value": "x"}]'
+	may_not 'nothing of its node but' own '[{"op": "add", "path": "/metadata/annotations/x", "value": "x"}]'
+	may_not 'nothing of its node but' own '[{"op": "add", "path": "/metadata/finalizers", "value": ["example.com/x"]}]'
+	may_not 'nothing of its node but' own '[{"op": "add", "path": "/spec/unschedulable", "value": true}]'
+	node own
+	if kube --token "$TOKEN" delete node own >/dev/null 2>&1; then die "the plugin may delete its node"; fi
+	if kube --token "$TOKEN" get nodes >/dev/null 2>&1; then die "the plugin may list all nodes"; fi
+	kube --token "$TOKEN" get node own >/dev/null || die "the plugin may not look at its node"
+}
+
+trap clean_up EXIT
+install_policy
+node own
+node other
+TOKEN=$(kube create token modelmount-node --namespace "$NAMESPACE" --bound-object-kind Node --bound-object-name own)
+wait_for 30 $$ "the policy" policy_holds
+work_through
+kube delete node own other >/dev/null
+echo "startup taint: ok, $TRIED changes tried"
