@@ -37,9 +37,10 @@ chart: ## The Helm chart: lint, unit tests, wrong values, generated files, and a
 	@scripts/tools.sh chart
 	@scripts/chart.sh
 
-generate: ## Write anew what is generated: the chart's README and deploy/modelmount.yaml
+generate: ## Write anew what is generated: the chart's README, deploy/modelmount.yaml, docs/configuration.md
 	@scripts/tools.sh chart
 	@scripts/chart.sh generate
+	@MODELMOUNT_WRITE_DOCS=1 cargo test --quiet --locked -p modelmount-driver --test docs
 
 audit: ## Known advisories in the dependencies (ADVISORY_DB=directory to stay offline)
 	@scripts/tools.sh audit
