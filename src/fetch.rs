@@ -16,7 +16,7 @@ mod progress;
 mod pull;
 mod transfer;
 
-pub use progress::{Amounts, Progress};
+pub use progress::{Amounts, Progress, Tally};
 pub use pull::pull;
 pub use transfer::{Transfer, Transfers};
 

@@ -79,6 +79,11 @@ impl Leases {
         self.table().values().filter(|lease| lease.snapshot == Some(id)).count()
     }
 
+    /// How many volumes have their model.
+    pub fn published(&self) -> usize {
+        self.table().values().filter(|lease| lease.files > 0).count()
+    }
+
     /// All leases.
     pub fn all(&self) -> Vec<Lease> {
         self.table().values().cloned().collect()
@@ -172,6 +177,7 @@ mod tests {
         assert_eq!(again.of_volume("v1"), [lease("v1", "/a")]);
         assert_eq!(again.at_target("/a").len(), 2);
         assert_eq!(again.of_snapshot(Digest::of("s")), 3);
+        assert_eq!(again.published(), 3);
         assert_eq!(
             fs::read_dir(root.path().parent().unwrap())
                 .unwrap()

@@ -10,7 +10,8 @@ use tokio::task::AbortHandle;
 
 use super::job::{self, Arrived, Claim, Job, Sink};
 use super::pace::Pace;
-use super::{Amounts, Limits};
+use super::progress::Totals;
+use super::{Amounts, Limits, Progress, Tally};
 use crate::cache::{Cache, Reservation, Snapshot, StoredFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry, Manifest};
@@ -25,13 +26,14 @@ pub struct Transfers {
     runtime: Handle,
     running: Mutex<HashMap<Digest, Weak<Transfer>>>,
     files: Arc<FileLocks>,
+    totals: Arc<Totals>,
 }
 
 impl Transfers {
     /// Transfers into `cache`, whose work is done on `runtime`: not the one that answers requests.
     pub fn new(cache: Arc<Cache>, limits: Limits, runtime: Handle) -> Self {
         let pace = Pace::new(limits.connections);
-        Self { cache, limits, pace, runtime, running: Mutex::default(), files: Arc::default() }
+        Self { cache, limits, pace, runtime, running: Mutex::default(), files: Arc::default(), totals: Arc::default() }
     }
 
     /// Joins the transfer of this model, or begins one. It goes on for as long as anybody holds it. Whoever joins
@@ -45,17 +47,25 @@ impl Transfers {
             transfer.renew(source);
             return transfer;
         }
-        let job = Arc::new(Job::new(source, Arc::clone(&self.pace), self.limits, Arc::default()));
+        let progress = Arc::new(Progress::within(Arc::clone(&self.totals)));
+        let job = Arc::new(Job::new(source, Arc::clone(&self.pace), self.limits, progress));
         let (done, outcome) = watch::channel(None);
         let work = fetch(Arc::clone(&self.cache), Arc::clone(&self.files), Arc::clone(&job), manifest);
+        let counted = Arc::clone(&self.totals).begin();
         let task = self.runtime.spawn(async move {
             let result = work.await;
+            counted.end(result.is_ok());
             // Nobody may be waiting any more.
             let _ = done.send(Some(result));
         });
         let transfer = Arc::new(Transfer { job, outcome, task: task.abort_handle() });
         running.insert(id, Arc::downgrade(&transfer));
         transfer
+    }
+
+    /// What all transfers have done so far.
+    pub fn tally(&self) -> Tally {
+        self.totals.tally()
     }
 }
 
