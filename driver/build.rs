@@ -1,10 +1,10 @@
-//! Compiles `proto/csi.proto` with protox, so that a build needs no `protoc`.
+//! Compiles what is in `proto/` with protox, so that a build needs no `protoc`.
 
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=../proto/csi.proto");
-    let files = protox::compile(["csi.proto"], ["../proto"])?;
+    println!("cargo:rerun-if-changed=../proto");
+    let files = protox::compile(["csi.proto", "pluginregistration.proto"], ["../proto"])?;
 
     // prost's derived `Debug` prints every field, secrets too. The messages that carry secrets (the specification
     // marks the field `csi_secret`, and always names it `secrets`) get no `Debug` at all: printing one by accident

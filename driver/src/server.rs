@@ -32,6 +32,9 @@ const SOCKET_MODE: u32 = 0o660;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 128;
 
+/// How often a socket is looked for that should be there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
 /// How long to wait before accepting again after the system has run out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -43,13 +46,13 @@ pub enum ServerError {
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     /// Somebody else is there.
-    #[error("another plugin is serving on {path:?}; stop it first, or choose another --endpoint")]
+    #[error("another plugin is serving on {path:?}; stop it first, or choose another path")]
     InUse {
         /// The socket.
         path: PathBuf,
     },
     /// There is a file that nobody would expect there.
-    #[error("{path:?} exists and is not a socket; it was left alone: remove it, or choose another --endpoint")]
+    #[error("{path:?} exists and is not a socket; it was left alone: remove it, or choose another path")]
     NotSocket {
         /// The file.
         path: PathBuf,
@@ -106,6 +109,23 @@ impl Server {
         let inode = inode(&path).map_err(at("look at"))?;
         let listener = socket.listen(BACKLOG).map_err(at("listen on"))?;
         Ok(Self { listener, path, inode })
+    }
+
+    /// Is ready when the socket is not at its path any more, because somebody removed or replaced it: nobody can connect
+    /// then, however well it is served.
+    pub fn displaced(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (path, own) = (self.path.clone(), self.inode);
+        async move {
+            let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+            loop {
+                ticks.tick().await;
+                let path = path.clone();
+                // Not on this thread: the disk may hang.
+                if tokio::task::spawn_blocking(move || inode(&path)).await.is_ok_and(|found| is_other(&found, own)) {
+                    return;
+                }
+            }
+        }
     }
 
     /// Serves until `shutdown` is ready. Then the socket is removed, no call is accepted any more, and those in flight
@@ -174,6 +194,14 @@ async fn remove_stale(path: &Path) -> Result<(), ServerError> {
 
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// Whether it is certain that a path does not lead to `own`.
+fn is_other(found: &io::Result<(u64, u64)>, own: (u64, u64)) -> bool {
+    match found {
+        Ok(found) => *found != own,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 fn remove_own(path: &Path, own: (u64, u64)) {
