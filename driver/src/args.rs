@@ -8,6 +8,8 @@ use modelmount::policy::Cidr;
 use modelmount::size::parse_size;
 use modelmount::{Limits, ModelUri};
 
+use crate::http_server::ListenAddress;
+
 /// Turns a model URI into a read-only volume.
 #[derive(Debug, Parser)]
 #[command(name = "modelmount", version, propagate_version = true, max_term_width = 100)]
@@ -85,8 +87,12 @@ pub struct Node {
     #[arg(long, env = "MODELMOUNT_KUBELET_DIR", value_name = "DIR", default_value = "/var/lib/kubelet")]
     pub kubelet_dir: PathBuf,
     /// Name of the CSI driver
-    #[arg(long, env = "MODELMOUNT_DRIVER_NAME", value_name = "NAME", default_value = DRIVER_NAME)]
+    #[arg(long, env = "MODELMOUNT_DRIVER_NAME", value_name = "NAME", default_value = DRIVER_NAME,
+          value_parser = driver_name)]
     pub driver_name: String,
+    /// Kubelet's plugins_registry: register the plugin there; otherwise node-driver-registrar has to
+    #[arg(long, env = "MODELMOUNT_REGISTRATION_DIR", value_name = "DIR")]
+    pub registration_dir: Option<PathBuf>,
     /// Serve the controller on the same socket
     #[arg(long, env = "MODELMOUNT_WITH_CONTROLLER")]
     pub with_controller: bool,
@@ -112,6 +118,9 @@ pub struct Node {
     /// Whom to trust.
     #[command(flatten)]
     pub trust: Trust,
+    /// Where it can be watched.
+    #[command(flatten)]
+    pub ports: Ports,
 }
 
 /// `modelmount controller`
@@ -121,8 +130,23 @@ pub struct Controller {
     #[arg(long, env = "MODELMOUNT_ENDPOINT", value_name = "URL")]
     pub endpoint: String,
     /// Name of the CSI driver
-    #[arg(long, env = "MODELMOUNT_DRIVER_NAME", value_name = "NAME", default_value = DRIVER_NAME)]
+    #[arg(long, env = "MODELMOUNT_DRIVER_NAME", value_name = "NAME", default_value = DRIVER_NAME,
+          value_parser = driver_name)]
     pub driver_name: String,
+    /// Where it can be watched.
+    #[command(flatten)]
+    pub ports: Ports,
+}
+
+/// Where a plugin can be watched, besides its socket.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Ports {
+    /// Serve /healthz and /readyz there, for instance :9808 or 127.0.0.1:9808
+    #[arg(long, env = "MODELMOUNT_HEALTH_ADDRESS", value_name = "ADDRESS")]
+    pub health_address: Option<ListenAddress>,
+    /// Serve /metrics for Prometheus there, for instance :9809
+    #[arg(long, env = "MODELMOUNT_METRICS_ADDRESS", value_name = "ADDRESS")]
+    pub metrics_address: Option<ListenAddress>,
 }
 
 /// Whom to trust.
@@ -276,6 +300,17 @@ fn attribute(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn driver_name(text: &str) -> Result<String, String> {
+    // The CSI specification's rule for GetPluginInfoResponse.name; the name becomes a part of paths.
+    let ends = |character: Option<char>| character.is_some_and(|character| character.is_ascii_alphanumeric());
+    let within = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.');
+    if text.len() <= 63 && ends(text.chars().next()) && ends(text.chars().next_back()) && text.chars().all(within) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be like csi.example.com: letters, digits, dashes and dots, at most 63".to_owned())
+    }
+}
+
 fn node_id(text: &str) -> Result<String, String> {
     // The CSI specification's "Size Limits" for node_id.
     if text.is_empty() || text.len() > 256 { Err("must have 1 to 256 bytes".to_owned()) } else { Ok(text.to_owned()) }
@@ -322,6 +357,9 @@ mod tests {
             ("node --endpoint unix:///x.sock --node-id n --allow-address localhost", "not an address range"),
             ("node --endpoint unix:///x.sock --node-id n --keep-free lots", "neither a share"),
             ("node --endpoint unix:///x.sock --node-id n --selinux-label container_file_t", "user:role:type:level"),
+            ("node --endpoint unix:///x.sock --node-id n --driver-name ../x", "like csi.example.com"),
+            ("node --endpoint unix:///x.sock --node-id n --health-address 9808", "such as :9808"),
+            ("controller --endpoint unix:///x.sock --metrics-address localhost:1", "such as :9808"),
             ("mount nonsense /t --endpoint unix:///x.sock", "not a model URI"),
         ] {
             let error = Cli::try_parse_from(["modelmount"].into_iter().chain(arguments.split(' '))).unwrap_err();

@@ -58,7 +58,7 @@ impl Failure {
 pub fn run(cli: Cli) -> ExitCode {
     let result = log(&cli.log).and_then(|()| match cli.command {
         Command::Node(args) => serve::node(args),
-        Command::Controller(args) => serve::controller(&args),
+        Command::Controller(args) => serve::controller(args),
         Command::Pull(args) => pull::run(&args),
         Command::Resolve(args) => resolve::run(&args),
         Command::Digest(args) => digest::run(&args),

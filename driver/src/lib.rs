@@ -17,6 +17,7 @@ pub mod measured;
 pub mod metrics;
 pub mod mount;
 pub mod node;
+pub mod plugin;
 pub mod preparation;
 pub mod probes;
 pub mod publisher;

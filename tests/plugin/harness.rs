@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
@@ -19,15 +20,20 @@ use tempfile::TempDir;
 use crate::pod::Pod;
 
 /// The binary.
-const MODELMOUNT: &str = env!("CARGO_BIN_EXE_modelmount");
+pub(crate) const MODELMOUNT: &str = env!("CARGO_BIN_EXE_modelmount");
 
 /// Longer than anything takes that is not slowed down on purpose, also on a machine that is busy with other tests.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// Asks for both ports, wherever there is room.
+pub(crate) const PORTS: [&str; 4] = ["--health-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"];
 
 /// A node plugin. Dropped, it is killed, and what is mounted below its directories is unmounted.
 pub(crate) struct Plugin {
     process: Option<Process>,
     arguments: Vec<String>,
+    /// Of the socket, below the plugin's own directory.
+    socket: &'static str,
     directory: TempDir,
 }
 
@@ -41,7 +47,19 @@ impl Plugin {
     pub(crate) async fn strict(arguments: &[&str]) -> Self {
         let directory = directory();
         fs::create_dir(directory.path().join("kubelet")).unwrap();
-        Self::run(directory, arguments).await
+        Self::run(directory, "csi.sock", arguments).await
+    }
+
+    /// A plugin as it is deployed: it registers itself with kubelet, and can be watched at two ports.
+    pub(crate) async fn deployed() -> Self {
+        let directory = directory();
+        let registry = directory.path().join("kubelet/plugins_registry");
+        for made in ["kubelet/plugins", "kubelet/plugins_registry"] {
+            fs::create_dir_all(directory.path().join(made)).unwrap();
+        }
+        let arguments =
+            [&["--allow-address", "127.0.0.0/8", "--registration-dir", registry.to_str().unwrap()], &PORTS[..]];
+        Self::run(directory, "kubelet/plugins/csi.modelmount.io/csi.sock", &arguments.concat()).await
     }
 
     /// A plugin whose kubelet directory is a symbolic link to the real one, as where `/var/lib/kubelet` has moved.
@@ -49,11 +67,11 @@ impl Plugin {
         let directory = directory();
         fs::create_dir(directory.path().join("disk")).unwrap();
         symlink("disk", directory.path().join("kubelet")).unwrap();
-        Self::run(directory, &["--allow-address", "127.0.0.0/8"]).await
+        Self::run(directory, "csi.sock", &["--allow-address", "127.0.0.0/8"]).await
     }
 
-    async fn run(directory: TempDir, more: &[&str]) -> Self {
-        let mut plugin = Self { process: None, arguments: Vec::new(), directory };
+    async fn run(directory: TempDir, socket: &'static str, more: &[&str]) -> Self {
+        let mut plugin = Self { process: None, arguments: Vec::new(), socket, directory };
         plugin.arguments = node_arguments(&plugin.endpoint(), &plugin.cache(), &plugin.kubelet());
         plugin.arguments.extend(more.iter().map(ToString::to_string));
         plugin.restart().await;
@@ -96,7 +114,25 @@ impl Plugin {
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        format!("unix://{}", self.directory.path().join("csi.sock").display())
+        format!("unix://{}", self.socket().display())
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join(self.socket)
+    }
+
+    /// What it was started with.
+    pub(crate) fn arguments(&self) -> &[String] {
+        &self.arguments
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().pid()
+    }
+
+    /// Where its pages are, `health` or `metrics`: the last address that it has logged.
+    pub(crate) fn port(&self, what: &str) -> SocketAddr {
+        port(&self.log(), what)
     }
 
     pub(crate) fn cache(&self) -> PathBuf {
@@ -160,6 +196,13 @@ impl Drop for Plugin {
             assert!(std::thread::panicking(), "{:?} can't be unmounted: {error}", self.directory.path());
         }
     }
+}
+
+/// The last address of these pages in a log.
+pub(crate) fn port(log: &str, what: &str) -> SocketAddr {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let address = lines.filter(|line| line["what"] == what).next_back().expect("the address is logged");
+    address["address"].as_str().unwrap().parse().unwrap()
 }
 
 /// tempfile makes its directories for the owner alone, and pods are not root.

@@ -7,7 +7,8 @@ use modelmount_test_support::http::{Nginx, PASSWORD, USER};
 use modelmount_test_support::model;
 use tonic::Code;
 
-use crate::harness::Plugin;
+use crate::harness::{PORTS, Plugin};
+use crate::page::get;
 use crate::pod::Volume;
 use crate::store::Store;
 
@@ -38,7 +39,7 @@ async fn privileged_secrets_are_never_shown_nor_stored() {
     let Some(store) = Store::start().await else { return };
     let root = tempfile::tempdir().unwrap();
     let Some(nginx) = Nginx::start(root.path()).await else { return };
-    let plugin = Plugin::start(&[]).await;
+    let plugin = Plugin::start(&PORTS).await;
     store.put_model("m/", &model::small(1)).await;
     nginx.put("model.gguf", b"weights");
     let signed = |path: &str| Volume::of(&format!("{}/{path}?X-Amz-Signature=CANARY-QUERY", nginx.url()));
@@ -81,13 +82,21 @@ async fn privileged_secrets_are_never_shown_nor_stored() {
         }
     }
     let log = plugin.log().replace("unknown attribute \\\"CANARY\\\"", "");
+    let [health, metrics] =
+        [get(plugin.port("health"), "/readyz").await.body, get(plugin.port("metrics"), "/metrics").await.body];
     for secret in ["CANARY", store.server.secret_key(), store.server.access_key(), PASSWORD] {
         let line = |text: &str| text.lines().find(|line| line.contains(secret)).map(str::to_owned);
         assert_eq!(line(&texts), None, "an answer shows {secret}");
         assert_eq!(line(&log), None, "the log shows {secret}");
+        assert_eq!([&health, &metrics].map(|page| line(page)), [None, None], "a page shows {secret}");
         assert_eq!(holding(&plugin.cache(), secret), [] as [PathBuf; 0], "the cache holds {secret}");
     }
+    // What is nobody else's business stays out of the metrics too.
+    for private in ["model.gguf", "s3://", "pod-0", &store.proxy.url()] {
+        assert!(!metrics.contains(private), "{private}: {metrics}");
+    }
     // The counter-check.
+    assert!(metrics.contains("code=\"UNAUTHENTICATED\""), "{metrics}");
     assert!(!holding(&plugin.cache(), "model.gguf").is_empty());
 }
 

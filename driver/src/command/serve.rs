@@ -8,28 +8,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelmount::{Cache, ModelRequest, Policy, Transfers};
+use rustix::fs::statvfs;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
 use tonic::transport::Server as Transport;
-use tonic::transport::server::Router;
 
 use super::{Failure, context, with_cause};
-use crate::args::{Controller, Node};
+use crate::args::{Controller, Node, Ports};
 use crate::controller::{ControllerService, ParameterCheck};
 use crate::csi::controller_server::ControllerServer;
 use crate::csi::identity_server::IdentityServer;
 use crate::csi::node_server::NodeServer;
-use crate::identity::{Health, IdentityService};
+use crate::identity::{Health, IdentityService, State};
 use crate::kubernetes::{Client, Config};
+use crate::measured::Measured;
+use crate::metrics::{Figures, Metrics};
 use crate::mount::Mounter;
 use crate::node::NodeService;
+use crate::plugin::Plugin;
 use crate::preparation::Workshop;
 use crate::publisher::Publisher;
+use crate::registration;
 use crate::selinux;
-use crate::server::{Server, termination};
 use crate::taint::{Schedule, StartupTaint};
 
-/// What calls in flight get when the plugin is told to stop. Kubernetes kills after 30 s by default.
-const GRACE: Duration = Duration::from_secs(5);
 /// How often the cache's disk is looked at.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(15);
 /// Threads that answer calls: none of them does much.
@@ -37,7 +39,7 @@ const ANSWERING: usize = 2;
 
 /// Serves the node plugin until it is told to stop.
 pub(super) fn node(args: Node) -> Result<(), Failure> {
-    let Node { endpoint, node_id, cache_dir, kubelet_dir, driver_name, with_controller, .. } = args;
+    let Node { endpoint, node_id, cache_dir, kubelet_dir, driver_name, with_controller, registration_dir, .. } = args;
     let (answering, fetching) = (runtime("answer", ANSWERING)?, runtime("fetch", fetching_threads())?);
     if let Some(label) = &args.selinux_label {
         selinux::label(&cache_dir, label).map_err(configuration_text)?;
@@ -45,11 +47,11 @@ pub(super) fn node(args: Node) -> Result<(), Failure> {
     let cache = Arc::new(Cache::open(&cache_dir, args.keep_free).map_err(configuration)?);
     let mounter = Mounter::new(&kubelet_dir).map_err(configuration_text)?.with_staging(&cache.staging_dir());
     let limits = args.fetch.into();
-    let transfers = Transfers::new(Arc::clone(&cache), limits, fetching.handle().clone());
+    let transfers = Arc::new(Transfers::new(Arc::clone(&cache), limits, fetching.handle().clone()));
     let context = context(Policy::new(args.allow_address, args.allow_file_root), &args.trust)?;
     let workshop = Workshop {
         cache: Arc::clone(&cache),
-        transfers: Arc::new(transfers),
+        transfers: Arc::clone(&transfers),
         context,
         runtime: fetching.handle().clone(),
     };
@@ -60,13 +62,22 @@ pub(super) fn node(args: Node) -> Result<(), Failure> {
     if args.remove_startup_taint {
         remove_startup_taint(&answering, &node_id, &driver_name);
     }
-    let identity = IdentityServer::new(IdentityService::new(driver_name, with_controller, health));
+    let (told, registered) = watch::channel(registration::State::default());
+    let registration = registration_dir.map(|directory| (directory, told));
+    let look = look(Arc::clone(&cache), transfers, Arc::clone(&health), registered);
+    let metrics = Arc::new(Metrics::node(registration.is_some(), look));
+
+    let identity = IdentityServer::new(IdentityService::new(driver_name.clone(), with_controller, Arc::clone(&health)));
     let node = NodeServer::new(NodeService::new(node_id, publisher));
-    let mut router = Transport::builder().add_service(identity).add_service(node);
+    let mut router = Transport::builder()
+        .add_service(Measured::new(identity, Arc::clone(&metrics)))
+        .add_service(Measured::new(node, Arc::clone(&metrics)));
     if with_controller {
-        router = router.add_service(controller_server());
+        router = router.add_service(Measured::new(controller_server(), Arc::clone(&metrics)));
     }
-    let served = serve(&answering, &endpoint, router);
+    let Ports { health_address, metrics_address } = args.ports;
+    let plugin = Plugin { endpoint, driver_name, registration, health_address, metrics_address, health, metrics };
+    let served = answering.block_on(plugin.serve(router)).map_err(configuration_text);
     // Downloads under way are cut: the next start resumes them. Nor does anybody wait for the disk: the end of the
     // process closes the cache.
     std::mem::forget(cache);
@@ -75,24 +86,19 @@ pub(super) fn node(args: Node) -> Result<(), Failure> {
 }
 
 /// Serves the controller until it is told to stop.
-pub(super) fn controller(args: &Controller) -> Result<(), Failure> {
+pub(super) fn controller(args: Controller) -> Result<(), Failure> {
+    let Controller { endpoint, driver_name, ports: Ports { health_address, metrics_address } } = args;
     let runtime = runtime("answer", ANSWERING)?;
     let health = Arc::new(Health::default());
     health.ready();
-    let identity = IdentityServer::new(IdentityService::new(args.driver_name.clone(), true, health));
-    let router = Transport::builder().add_service(identity).add_service(controller_server());
-    serve(&runtime, &args.endpoint, router)
-}
-
-fn serve(runtime: &Runtime, endpoint: &str, router: Router) -> Result<(), Failure> {
-    runtime.block_on(async {
-        let stop = termination().map_err(configuration_text)?;
-        let server = Server::bind(endpoint).await.map_err(configuration_text)?;
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), endpoint, "serving");
-        let ended = server.serve(router, stop, GRACE).await.map_err(configuration_text)?;
-        tracing::info!(?ended, "stopped");
-        Ok(())
-    })
+    let metrics = Arc::new(Metrics::controller());
+    let identity = IdentityServer::new(IdentityService::new(driver_name.clone(), true, Arc::clone(&health)));
+    let router = Transport::builder()
+        .add_service(Measured::new(identity, Arc::clone(&metrics)))
+        .add_service(Measured::new(controller_server(), Arc::clone(&metrics)));
+    let registration = None;
+    let plugin = Plugin { endpoint, driver_name, registration, health_address, metrics_address, health, metrics };
+    runtime.block_on(plugin.serve(router)).map_err(configuration_text)
 }
 
 fn controller_server() -> ControllerServer<ControllerService<Parameters>> {
@@ -116,6 +122,22 @@ fn remove_startup_taint(runtime: &Runtime, node: &str, driver: &str) {
             runtime.spawn(taint.keep_off());
         }
         Err(error) => tracing::error!(error = %error.report(), "can't look after the startup taint"),
+    }
+}
+
+/// What the metrics show of the node.
+fn look(
+    cache: Arc<Cache>,
+    transfers: Arc<Transfers>,
+    health: Arc<Health>,
+    registered: watch::Receiver<registration::State>,
+) -> impl Fn() -> Figures {
+    move || Figures {
+        downloads: transfers.tally(),
+        volumes: cache.leases().published() as u64,
+        disk: statvfs(cache.root()).ok().map(|disk| (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)),
+        cache_writable: health.state() == State::Ready,
+        registered: *registered.borrow() == registration::State::Registered,
     }
 }
 
