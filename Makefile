@@ -1,6 +1,6 @@
 # Everything that one does with this repository. `make` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help build release demo test sanity bench lint fmt chart generate audit tools clean
+.PHONY: help build release demo test sanity bench lint fmt chart generate image e2e audit tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ bench: ## modelmount pull against s5cmd, rclone and kserve-storage (ROUNDS=5 SIZ
 	@$(MAKE) --no-print-directory release
 	@benches/compare.sh
 	@cargo bench --locked -p modelmount-driver --bench publish
+
+image: ## The container image: target/image/modelmount-<version>-linux-amd64.oci.tar
+	@scripts/tools.sh image
+	@scripts/image.sh
 
 lint: ## Formatting, clippy, each feature alone, dependencies and scripts
 	@scripts/lint.sh

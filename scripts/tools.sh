@@ -2,7 +2,7 @@
 # Installs what the other scripts need, by the machine's own package managers, pinned, into a directory of its own:
 # $MODELMOUNT_TOOLS, by default ~/.cache/modelmount-tools. Running it again does nothing; a changed pin reinstalls.
 #
-#   tools.sh [test] [bench] [demo] [lint] [audit] [chart]      default: test lint
+#   tools.sh [test] [bench] [demo] [lint] [audit] [chart] [image] [e2e]      default: test lint
 #
 # What can't be had is said in one line, and the rest goes on; with CI=true it is a failure.
 set -euo pipefail
@@ -246,6 +246,13 @@ group() {
 		package shellcheck shellcheck
 		cargo_tool cargo-deny "$CARGO_DENY"
 		;;
+	image)
+		need_rust
+		have_python || missing python3 "install python3 with venv and pip"
+		package buildah buildah
+		package containerd containerd
+		package runc runc
+		;;
 	audit)
 		need_rust
 		cargo_tool cargo-audit "$CARGO_AUDIT"
@@ -256,7 +263,7 @@ group() {
 		go_tool helm-docs github.com/norwoodj/helm-docs/cmd/helm-docs "$HELM_DOCS"
 		prometheus_operator_crds
 		;;
-	*) die "tools.sh: no group '$1' (there are: test bench demo lint audit chart)" ;;
+	*) die "tools.sh: no group '$1' (there are: test bench demo lint audit chart image e2e)" ;;
 	esac
 }
 

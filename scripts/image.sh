@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# `make image`: the container image, without Docker. Builds the static binary, lays the last stage of deploy/Dockerfile
+# on it with buildah, and writes an OCI archive, for `ctr images import` and `skopeo copy`, with its list of parts (SBOM)
+# beside it. The same commit gives the same bytes.
+#
+#   image.sh [build]       into target/image
+#   image.sh build-args    what `docker buildx build` is to be told of this commit
+#
+# IMAGE: its name, by default ghcr.io/modelmount/modelmount:<version>. REVISION and SOURCE_DATE_EPOCH: the commit and its
+# time, for sources without a git history.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+
+ARCH=amd64 # others are built with Docker: see deploy/Dockerfile
+OUT=${CARGO_TARGET_DIR:-$ROOT/target}/image
+
+revision() {
+	local dirty=''
+	[[ -z $(git status --porcelain) ]] || dirty=-dirty
+	echo "$(git rev-parse HEAD)$dirty"
+}
+
+VERSION=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' Cargo.toml)
+REVISION=${REVISION:-$(revision)}
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+IMAGE=${IMAGE:-ghcr.io/modelmount/modelmount:$VERSION}
+export SOURCE_DATE_EPOCH
+
+build_args() {
+	printf -- '--build-arg=%s\n' "VERSION=$VERSION" "REVISION=$REVISION" "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" \
+		"CREATED=$(date --utc --date="@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)"
+}
+
+# The stages `roots` and `build` of deploy/Dockerfile, as directories.
+stages() {
+	local venv=$TOOLS/python
+	[[ -x $venv/bin/pip ]] || python3 -m venv "$venv"
+	"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes \
+		--target "$WORK/roots/roots" -r deploy/ca-roots.txt
+	nice scripts/static.sh "$ARCH" "$WORK/build/out/modelmount"
+}
+
+# buildah, with a storage of its own. Its cache of other images and its configuration stay out of it.
+our_buildah() {
+	buildah --root "$WORK/storage" --runroot "$WORK/run" --storage-driver vfs "$@" 2>>"$WORK/buildah.log" >&2 || {
+		cat "$WORK/buildah.log" >&2
+		die "buildah $1 failed"
+	}
+}
+
+last_stage() {
+	local args
+	mapfile -t args < <(build_args)
+	mkdir "$WORK/context"
+	our_buildah build --isolation chroot --format oci --platform "linux/$ARCH" --timestamp "$SOURCE_DATE_EPOCH" \
+		--identity-label=false --build-context "roots=$WORK/roots" --build-context "build=$WORK/build" \
+		"${args[@]}" --file deploy/Dockerfile --tag "$IMAGE" "$WORK/context"
+	our_buildah push "$IMAGE" "oci:$WORK/layout:$IMAGE"
+}
+
+# buildah would write the archive's entries with the time of day.
+archive() {
+	tar --create --file "$1" --directory "$WORK/layout" --sort=name --format=ustar --mtime="@$SOURCE_DATE_EPOCH" \
+		--owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX .
+}
+
+build() {
+	local name=modelmount-$VERSION-linux-$ARCH tool
+	for tool in cargo buildah python3; do have "$tool" || die "$tool is needed: scripts/tools.sh image"; done
+	make_work image
+	trap clean_up EXIT
+	trap 'exit 130' INT TERM
+	stages
+	last_stage
+	mkdir -p "$OUT"
+	archive "$OUT/$name.oci.tar"
+	scripts/image-contents.py "$OUT/$name.oci.tar"
+}
+
+case ${1:-build} in
+build) build ;;
+build-args) build_args ;;
+*) die "image.sh: no command '$1' (there are: build build-args)" ;;
+esac
