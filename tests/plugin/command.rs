@@ -54,10 +54,7 @@ async fn pull_brings_the_files_and_says_what_went_wrong() {
     succeeded(again);
 
     failed(&modelmount(&pair[..4], &environment), 64, "URI DEST");
-    failed(&modelmount(&pair[..2], &environment), 64, "Usage: modelmount pull");
-    failed(&modelmount(&["pull", "--fast", "s3://models/m", one_text], &environment), 64, "--fast");
-    failed(&modelmount(&["pull", "--part-size", "1", "s3://models/m", one_text], &environment), 64, "64KiB");
-    failed(&modelmount(&[], &[]), 64, "Usage: modelmount");
+    failed(&modelmount(&pair[..2], &environment), 64, "2 values required");
     let at = |uri: &str| modelmount(&["pull", uri, one_text], &environment);
     failed(&at("nonsense"), 1, "not a model URI");
     failed(&at("s3://models/missing"), 1, "has no object there");
@@ -156,6 +153,28 @@ async fn privileged_mount_and_unmount_do_what_kubelet_does() {
 }
 
 #[test]
+fn a_wrong_command_line_is_answered_in_one_line_that_names_the_help() {
+    for (arguments, problem, help) in [
+        ("node --fast", "unexpected argument '--fast' found", "modelmount node"),
+        ("node --endpoint unix:///x.sock", "were not provided: --node-id <NAME>", "modelmount node"),
+        ("node --cache-dir= --node-id n", "a value is required for '--cache-dir <DIR>'", "modelmount node"),
+        ("--log-level info controller", "were not provided: --endpoint <URL>", "modelmount controller"),
+        ("--log-format yaml node", "invalid value 'yaml' for '--log-format <LOG_FORMAT>' [possible", "modelmount node"),
+        ("pull --part-size 1 s3://b/m node", "must be between 64KiB and 1GiB", "modelmount pull"),
+        ("cache ls --output yaml", "[possible values: text, json]", "modelmount cache ls"),
+        ("frobnicate", "unrecognized subcommand 'frobnicate'", "modelmount"),
+    ] {
+        let output = modelmount(&arguments.split(' ').collect::<Vec<_>>(), &[]);
+        failed(&output, 64, problem);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.starts_with("modelmount: ") && text.lines().count() == 1, "{text}");
+        assert!(text.ends_with(&format!("; see `{help} --help`\n")), "{text}");
+    }
+    // Who says nothing at all is shown everything.
+    failed(&modelmount(&[], &[]), 64, "Usage: modelmount");
+}
+
+#[test]
 fn digest_prints_what_the_attribute_wants() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_str().unwrap();
@@ -221,8 +240,11 @@ async fn a_plugin_that_can_not_work_says_why_in_one_line() {
     let fresh = format!("unix://{}", directory.join("csi.sock").display());
     let socket = format!("unix://{}", file.display());
     let good = directory.join("good");
+    // Not even root writes there.
+    let read_only = Path::new("/proc/sys").to_owned();
     for (endpoint, cache, kubelet, words) in [
         (&fresh, &file, &kubelet, "can't make the cache directory"),
+        (&fresh, &read_only, &kubelet, "can't make the cache directory"),
         (&fresh, &plugin.cache(), &kubelet, "one plugin per cache"),
         (&fresh, &later, &kubelet, "layout version 99"),
         (&fresh, &good, &directory.join("nowhere"), "kubelet's directory"),
