@@ -3,6 +3,7 @@
 
     image-contents.py ARCHIVE              prints name, digest and size; fails where the image is not as it must be
     image-contents.py ARCHIVE --json       the same for programs
+    --extract PATH FILE                    writes one of its files besides
 """
 
 import argparse
@@ -108,9 +109,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("archive")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--extract", nargs=2, metavar=("PATH", "FILE"))
     options = parser.parse_args()
     image = Image(options.archive)
     found = list(problems(image))
+    if options.extract:
+        path, target = options.extract
+        pathlib.Path(target).write_bytes({name: content for name, _, content in image.files()}[path])
     unpacked = sum(len(content) for _, _, content in image.files())
     if options.json:
         files = [{"path": path, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

@@ -3,9 +3,9 @@
 
     image-contents.py ARCHIVE --json | image-sbom.py OUT.cdx.json
 
-Crates are taken from `cargo tree`, which knows features and targets. What `cargo metadata` says, and every tool that is
-built on it, holds dependencies of tests too. Procedural macros are left out: they ran in the compiler. The same image
-gives the same bytes; SOURCE_DATE_EPOCH is its time.
+Crates are taken from `cargo tree`, which knows features and targets. `cargo metadata`, and every tool that is built on
+it, resolves the whole workspace at once, tests included. Procedural macros are left out: they ran in the compiler. The
+same image gives the same bytes; SOURCE_DATE_EPOCH is its time.
 """
 
 import datetime

@@ -4,6 +4,7 @@
 # beside it. The same commit gives the same bytes.
 #
 #   image.sh [build]       into target/image
+#   image.sh check         is it reproducible, and the list true? Builds all of it once more, elsewhere
 #   image.sh build-args    what `docker buildx build` is to be told of this commit
 #
 # IMAGE: its name, by default ghcr.io/modelmount/modelmount:<version>. REVISION and SOURCE_DATE_EPOCH: the commit and its
@@ -26,7 +27,8 @@ VERSION=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' Car
 REVISION=${REVISION:-$(revision)}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 IMAGE=${IMAGE:-ghcr.io/modelmount/modelmount:$VERSION}
-export SOURCE_DATE_EPOCH
+NAME=modelmount-$VERSION-linux-$ARCH
+export REVISION SOURCE_DATE_EPOCH
 
 build_args() {
 	printf -- '--build-arg=%s\n' "VERSION=$VERSION" "REVISION=$REVISION" "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" \
@@ -65,7 +67,7 @@ archive() {
 }
 
 build() {
-	local name=modelmount-$VERSION-linux-$ARCH tool
+	local tool
 	for tool in cargo buildah cyclonedx-python; do have "$tool" || die "$tool is needed: scripts/tools.sh image"; done
 	make_work image
 	trap clean_up EXIT
@@ -73,13 +75,41 @@ build() {
 	stages
 	last_stage
 	mkdir -p "$OUT"
-	archive "$OUT/$name.oci.tar"
-	scripts/image-contents.py "$OUT/$name.oci.tar"
-	scripts/image-contents.py --json "$OUT/$name.oci.tar" | cyclonedx-python scripts/image-sbom.py "$OUT/$name.cdx.json"
+	archive "$OUT/$NAME.oci.tar"
+	scripts/image-contents.py "$OUT/$NAME.oci.tar"
+	scripts/image-contents.py --json "$OUT/$NAME.oci.tar" | cyclonedx-python scripts/image-sbom.py "$OUT/$NAME.cdx.json"
+}
+
+# The sources as they are, committed or not, in a directory with another name; the downloaded crates, to be unpacked and
+# compiled there.
+copy_sources() {
+	mkdir -p "$WORK/another place" "$WORK/cargo/registry"
+	git ls-files -z --cached --others --exclude-standard --deduplicate |
+		tar --create --null --files-from - | tar --extract --directory "$WORK/another place"
+	cp -r "${CARGO_HOME:-$HOME/.cargo}"/registry/{cache,index} "$WORK/cargo/registry"
+}
+
+check() {
+	local file
+	[[ -f $OUT/$NAME.oci.tar ]] || die "no image in $OUT: run \`make image\` first"
+	make_work image-check
+	trap clean_up EXIT
+	trap 'exit 130' INT TERM
+	copy_sources
+	export CARGO_HOME=$WORK/cargo CARGO_TARGET_DIR=$WORK/target
+	cd "$WORK/another place"
+	scripts/image.sh
+	for file in "$NAME.oci.tar" "$NAME.cdx.json"; do
+		cmp "$OUT/$file" "$CARGO_TARGET_DIR/image/$file" || die "$file is not reproducible"
+	done
+	scripts/static.sh "$ARCH" "$WORK/modelmount" --message-format=json 2>/dev/null |
+		scripts/image-crates.py "$OUT/$NAME.cdx.json" x86_64-unknown-linux-gnu
+	echo "${GREEN}the same bytes from another place${PLAIN}"
 }
 
 case ${1:-build} in
 build) build ;;
+check) check ;;
 build-args) build_args ;;
-*) die "image.sh: no command '$1' (there are: build build-args)" ;;
+*) die "image.sh: no command '$1' (there are: build check build-args)" ;;
 esac

@@ -2,7 +2,7 @@
 # Builds the static binary of the image, with flags that make the same bytes of the same sources, wherever they, cargo's
 # home and the target directory lie. The same toolchain (rustc, gcc, libc's static library) is taken for granted.
 #
-#   static.sh amd64|arm64 OUTPUT
+#   static.sh amd64|arm64 OUTPUT [cargo build's options]
 #
 # Alone, without lib.sh and tools.sh: it also runs where there is only a Rust compiler, in deploy/Dockerfile.
 set -euo pipefail
@@ -13,11 +13,12 @@ case ${1:-} in
 amd64) TRIPLE=x86_64-unknown-linux-gnu GCC=x86_64-linux-gnu-gcc ;;
 arm64) TRIPLE=aarch64-unknown-linux-gnu GCC=aarch64-linux-gnu-gcc ;;
 *)
-	echo "usage: static.sh amd64|arm64 OUTPUT" >&2
+	echo "usage: static.sh amd64|arm64 OUTPUT [cargo build's options]" >&2
 	exit 64
 	;;
 esac
-OUTPUT=${2:?usage: static.sh amd64|arm64 OUTPUT}
+OUTPUT=${2:?where to write the binary}
+shift 2
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 HOME_OF_CARGO=${CARGO_HOME:-$HOME/.cargo}
 
@@ -39,10 +40,12 @@ for directory in "$HOME_OF_CARGO"/registry/src/*; do
 done
 flags+=("--remap-path-prefix=$TARGET=/target")
 
-# The unit separator: a directory's name may have spaces. Build scripts run here, and are not built with these.
-CARGO_ENCODED_RUSTFLAGS=$(printf '%s\x1f' "${flags[@]}" | head -c -1)
+# The names of directories may have spaces: cargo separates by a byte that they do not have, the C code's build quotes.
+# Build scripts and procedural macros, which run here, are not built with these flags.
+CARGO_ENCODED_RUSTFLAGS=$(printf '%s\x1f' "${flags[@]}")
+CARGO_ENCODED_RUSTFLAGS=${CARGO_ENCODED_RUSTFLAGS%$'\x1f'}
+export CARGO_ENCODED_RUSTFLAGS CC_SHELL_ESCAPED_FLAGS=1
 name=${TRIPLE//-/_}
-export CARGO_ENCODED_RUSTFLAGS
-export "CC_$name=$GCC" "CFLAGS_$name=${maps[*]}" "CARGO_TARGET_${name^^}_LINKER=$GCC"
-cargo build --release --locked --offline --target "$TRIPLE" --package modelmount-driver
+export "CC_$name=$GCC" "CFLAGS_$name=$(printf '%q ' "${maps[@]}")" "CARGO_TARGET_${name^^}_LINKER=$GCC"
+cargo build --release --locked --offline --target "$TRIPLE" --package modelmount-driver "$@"
 install -D -m 0755 "$TARGET/$TRIPLE/release/modelmount" "$OUTPUT"
