@@ -23,8 +23,10 @@ def main():
         components = json.load(file)["components"]
     listed = {f"{part['name']}@{part['version']}" for part in components if part.get("purl", "").startswith("pkg:cargo/")}
     linked = set(compiled(sys.stdin, triple))
-    for crate in sorted(listed ^ linked):
-        print(f"error: {crate} is {'listed, but not compiled' if crate in listed else 'compiled, but not listed'}", file=sys.stderr)
+    for crate in sorted(listed - linked):
+        print(f"error: {crate} is listed, but was not compiled", file=sys.stderr)
+    for crate in sorted(linked - listed):
+        print(f"error: {crate} was compiled, but is not listed", file=sys.stderr)
     print(f"  {len(listed)} crates listed, {len(linked)} compiled")
     sys.exit(0 if listed == linked and linked else 1)
 

@@ -118,7 +118,6 @@ def main():
         sys.exit(f"{out} would not be CycloneDX: {problem}")
     with open(out, "w", encoding="utf-8") as file:
         file.write(text)
-    print(f"  {len(bom.components)} parts listed in {out}")
 
 
 main()

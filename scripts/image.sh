@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # `make image`: the container image, without Docker. Builds the static binary, lays the last stage of deploy/Dockerfile
-# on it with buildah, and writes an OCI archive, for `ctr images import` and `skopeo copy`, with its list of parts (SBOM)
-# beside it. The same commit gives the same bytes.
+# on it with buildah, and writes an OCI archive, for `ctr images import` and `skopeo copy`, and beside it the list of its
+# parts (SBOM). The same commit gives the same bytes.
 #
 #   image.sh [build]       into target/image
 #   image.sh check         is it reproducible, and the list true? Builds all of it once more, elsewhere
 #   image.sh build-args    what `docker buildx build` is to be told of this commit
 #
-# IMAGE: its name, by default ghcr.io/modelmount/modelmount:<version>. REVISION and SOURCE_DATE_EPOCH: the commit and its
-# time, for sources without a git history.
+# IMAGE: its name, by default ghcr.io/modelmount/modelmount:<version>. REVISION and SOURCE_DATE_EPOCH: the commit and
+# its time, for sources without a git history.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -74,10 +74,14 @@ build() {
 	trap 'exit 130' INT TERM
 	stages
 	last_stage
-	mkdir -p "$OUT"
-	archive "$OUT/$NAME.oci.tar"
+	mkdir -p "$WORK/out" "$OUT"
+	archive "$WORK/out/$NAME.oci.tar"
+	scripts/image-contents.py --json "$WORK/out/$NAME.oci.tar" >"$WORK/contents.json"
+	cyclonedx-python scripts/image-sbom.py "$WORK/out/$NAME.cdx.json" <"$WORK/contents.json"
+	# What is not as it must be does not come so far.
+	mv "$WORK/out/$NAME".* "$OUT"
 	scripts/image-contents.py "$OUT/$NAME.oci.tar"
-	scripts/image-contents.py --json "$OUT/$NAME.oci.tar" | cyclonedx-python scripts/image-sbom.py "$OUT/$NAME.cdx.json"
+	echo "  its parts: $OUT/$NAME.cdx.json"
 }
 
 # The sources as they are, committed or not, in a directory with another name; the downloaded crates, to be unpacked and
