@@ -174,6 +174,18 @@ s3() {
 		s5cmd --endpoint-url "$S3_ENDPOINT" "$@"
 }
 
+# Where this system has the programs that connect pods to a network.
+cni_plugins() {
+	local directory
+	for directory in /usr/lib/cni /usr/libexec/cni /opt/cni/bin; do
+		if [[ -x $directory/bridge ]]; then
+			echo "$directory"
+			return
+		fi
+	done
+	return 1
+}
+
 # The binary under test: $MODELMOUNT_BIN, or the newest build.
 find_binary() {
 	local target=${CARGO_TARGET_DIR:-$ROOT/target} profile

