@@ -41,7 +41,7 @@ chart: ## The Helm chart: lint, unit tests, wrong values, generated files, and a
 	@scripts/tools.sh chart
 	@scripts/chart.sh
 
-generate: ## Write anew what is generated: the chart's README, deploy/modelmount.yaml, docs/configuration.md
+generate: ## Write anew what is generated: the chart's README, deploy/modelmount.yaml, and the tables in docs/
 	@scripts/tools.sh chart
 	@scripts/chart.sh generate
 	@MODELMOUNT_WRITE_DOCS=1 cargo test --quiet --locked -p modelmount-driver --test docs

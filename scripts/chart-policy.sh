@@ -12,6 +12,7 @@ NAMESPACE=policy
 OURS='{"key": "modelmount.io/agent-not-ready", "effect": "NoSchedule"}'
 ALSO_OURS='{"key": "modelmount.io/agent-not-ready", "effect": "NoExecute", "value": "x"}'
 OTHER='{"key": "example.com/other", "effect": "NoSchedule", "value": "1"}'
+NEW='{"key": "example.com/new", "effect": "NoSchedule"}'
 TRIED=0
 
 kube() { "${KUBE[@]}" "$@"; }
@@ -23,7 +24,7 @@ install_policy() {
 		--show-only templates/node/serviceaccount.yaml | kube apply --filename - >/dev/null
 }
 
-# node NAME: a node with these three taints.
+# node NAME: a node whose first taints are these three. The API server adds one of its own behind them.
 node() {
 	kube delete node "$1" --ignore-not-found >/dev/null
 	kube create --filename - >/dev/null <<-EOF
@@ -50,20 +51,28 @@ may_not() {
 	TRIED=$((TRIED + 1))
 }
 
-replace_taints() { echo "[{\"op\": \"replace\", \"path\": \"/spec/taints\", \"value\": [$1]}]"; }
+# take INDEX...: removes the taints at these places.
+take() {
+	local index
+	printf -v index '{"op": "remove", "path": "/spec/taints/%s"}, ' "$@"
+	echo "[${index%, }]"
+}
 
 # The API server takes a moment until a new policy holds.
-policy_holds() { patch other "$(replace_taints "$OTHER")" | grep -q 'change no node but'; }
+policy_holds() { patch other '[{"op": "add", "path": "/metadata/labels/x", "value": "x"}]' | grep -q 'change no node but'; }
 
 work_through() {
-	may own "$(replace_taints "$OTHER, $ALSO_OURS")"
-	may own "$(replace_taints "$OTHER")"
+	may own "$(take 0)"
+	may own "$(take 2)"
+	may own "$(take 2 0)"
 	may own '[{"op": "test", "path": "/spec/taints/0/key", "value": "modelmount.io/agent-not-ready"}, {"op": "remove", "path": "/spec/taints/0"}]'
-	may_not 'change no node but' other "$(replace_taints "$OTHER")"
+	may_not 'change no node but' other "$(take 0)"
+	may_not 'change no other' own "$(take 1)"
+	may_not 'change no other' own "$(take 0 0)"
 	may_not 'change no other' own '[{"op": "remove", "path": "/spec/taints"}]'
-	may_not 'change no other' own "$(replace_taints "$OURS, $ALSO_OURS")"
-	may_not 'change no other' own "$(replace_taints "$OURS, $OTHER, $ALSO_OURS, {\"key\": \"new\", \"effect\": \"NoExecute\"}")"
+	may_not 'change no other' own "[{\"op\": \"add\", \"path\": \"/spec/taints/-\", \"value\": $NEW}]"
 	may_not 'change no other' own '[{"op": "replace", "path": "/spec/taints/1/value", "value": "2"}]'
+	may_not 'change no other' own '[{"op": "replace", "path": "/spec/taints/0/effect", "value": "NoExecute"}]'
 	may_not 'nothing of its node but' own '[{"op": "replace", "path": "/metadata/labels/a", "value": "x"}]'
 	may_not 'nothing of its node but' own '[{"op": "add", "path": "/metadata/annotations/x", "value": "x"}]'
 	may_not 'nothing of its node but' own '[{"op": "add", "path": "/metadata/finalizers", "value": ["example.com/x"]}]'

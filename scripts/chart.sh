@@ -108,18 +108,22 @@ accepted() {
 only() { awk -v RS='---\n' -v kinds="$1" '$0 ~ "(^|\n)kind: (" kinds ")\n" { print "---\n" $0 }'; }
 
 apply() {
-	local values name profile
+	local values name profile namespace
 	if ! have kube-apiserver || ! can_mount; then
 		in_ci && die "needs root and the tools of the group e2e"
 		skip "chart.sh apply" "needs root and the tools of the group e2e"
 		return
 	fi
 	"$CLUSTER" up --api-only --owner $$
-	kube apply --filename "$TOOLS/crds/podmonitors.yaml" --server-side >/dev/null
+	kube apply --server-side --filename "$TOOLS/crds/podmonitors.yaml" >/dev/null
 	kube create namespace models >/dev/null
 	for profile in privileged restricted; do
 		kube create namespace "$profile" >/dev/null
 		kube label namespace "$profile" "pod-security.kubernetes.io/"{enforce,warn}"=$profile" >/dev/null
+	done
+	for namespace in default privileged restricted; do
+		# Without it the API server takes no pod, and no controller is there to make it.
+		kube create serviceaccount default --namespace "$namespace" --dry-run=client --output yaml | kube apply --filename - >/dev/null
 	done
 	for values in "$CHART"/ci/*-values.yaml; do
 		name=${values##*/}
@@ -135,6 +139,7 @@ apply() {
 	for values in "$ROOT"/deploy/examples/*.yaml; do
 		accepted "${values#"$ROOT"/}" default <"$values"
 	done
+	"$ROOT/scripts/chart-policy.sh" "$CLUSTER" kubectl
 	"$CLUSTER" down
 	echo "API server: ok"
 }
