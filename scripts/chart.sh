@@ -97,10 +97,10 @@ check() {
 
 kube() { "$CLUSTER" kubectl "$@"; }
 
-# accepted NAME NAMESPACE: the API server takes the manifests on standard input, and warns of nothing.
+# accepted NAME: the API server takes the manifests on standard input, and warns of nothing.
 accepted() {
-	local name=$1 namespace=$2 output
-	output=$(kube apply --namespace "$namespace" --dry-run=server --validate=strict --filename - 2>&1) || die "$name: $output"
+	local name=$1 output
+	output=$(kube apply --dry-run=server --validate=strict --filename - 2>&1) || die "$name: $output"
 	if grep --ignore-case warning <<<"$output"; then die "$name: the API server warns"; fi
 }
 
@@ -122,22 +122,22 @@ apply() {
 		kube label namespace "$profile" "pod-security.kubernetes.io/"{enforce,warn}"=$profile" >/dev/null
 	done
 	for namespace in default privileged restricted; do
-		# Without it the API server takes no pod, and no controller is there to make it.
-		kube create serviceaccount default --namespace "$namespace" --dry-run=client --output yaml | kube apply --filename - >/dev/null
+		# Before it exists, the API server takes no pod.
+		wait_for 30 $$ "the service account of the namespace $namespace" kube get serviceaccount default --namespace "$namespace"
 	done
 	for values in "$CHART"/ci/*-values.yaml; do
 		name=${values##*/}
 		NAMESPACE=privileged render --values "$values" >"$WORK/all.yaml"
-		accepted "$name" privileged <"$WORK/all.yaml"
+		accepted "$name" <"$WORK/all.yaml"
 		# All but the node plugin fits the strictest profile.
 		NAMESPACE=restricted render --values "$values" | only 'Deployment|Pod' >"$WORK/restricted.yaml"
-		accepted "$name" restricted <"$WORK/restricted.yaml"
+		accepted "$name" <"$WORK/restricted.yaml"
 		echo "accepted: $name, $(grep -c '^kind:' "$WORK/all.yaml") objects"
 	done
 	only Namespace <"$ROOT/deploy/modelmount.yaml" | kube apply --filename - >/dev/null
-	accepted deploy/modelmount.yaml modelmount <"$ROOT/deploy/modelmount.yaml"
+	accepted deploy/modelmount.yaml <"$ROOT/deploy/modelmount.yaml"
 	for values in "$ROOT"/deploy/examples/*.yaml; do
-		accepted "${values#"$ROOT"/}" default <"$values"
+		accepted "${values#"$ROOT"/}" <"$values"
 	done
 	"$ROOT/scripts/chart-policy.sh" "$CLUSTER" kubectl
 	"$CLUSTER" down
