@@ -159,7 +159,7 @@ fn a_wrong_command_line_is_answered_in_one_line_that_names_the_help() {
         ("node --endpoint unix:///x.sock", "were not provided: --node-id <NAME>", "modelmount node"),
         ("node --cache-dir= --node-id n", "a value is required for '--cache-dir <DIR>'", "modelmount node"),
         ("--log-level info controller", "were not provided: --endpoint <URL>", "modelmount controller"),
-        ("--log-format yaml node", "invalid value 'yaml' for '--log-format <LOG_FORMAT>' [possible", "modelmount node"),
+        ("--log-format yaml pull s3://b/m /d", "<LOG_FORMAT>' [possible values: text, json]", "modelmount pull"),
         ("pull --part-size 1 s3://b/m node", "must be between 64KiB and 1GiB", "modelmount pull"),
         ("cache ls --output yaml", "[possible values: text, json]", "modelmount cache ls"),
         ("frobnicate", "unrecognized subcommand 'frobnicate'", "modelmount"),
