@@ -1,9 +1,9 @@
 # Everything that one does with this repository. `make` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help build release demo test sanity bench lint fmt chart generate image e2e audit tools clean
+.PHONY: help build release demo test sanity bench footprint lint fmt chart generate image image-test e2e audit tools clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Debug build
 	cargo build --workspace --locked
@@ -27,9 +27,17 @@ bench: ## modelmount pull against s5cmd, rclone and kserve-storage (ROUNDS=5 SIZ
 	@benches/compare.sh
 	@cargo bench --locked -p modelmount-driver --bench publish
 
+footprint: image ## Size, packages and start-up of the image, against kserve-storage
+	@scripts/tools.sh bench
+	@benches/footprint.sh
+
 image: ## The container image: target/image/modelmount-<version>-linux-amd64.oci.tar
 	@scripts/tools.sh image
 	@scripts/image.sh
+
+image-test: image ## Runs the image in containerd; builds it once more elsewhere, and compares the bytes
+	@scripts/image-run.sh
+	@scripts/image.sh check
 
 lint: ## Formatting, clippy, each feature alone, dependencies and scripts
 	@scripts/lint.sh
@@ -51,7 +59,7 @@ audit: ## Known advisories in the dependencies (ADVISORY_DB=directory to stay of
 	@scripts/audit.sh
 
 tools: ## Install the tools that the other targets use
-	@scripts/tools.sh test lint demo bench
+	@scripts/tools.sh test lint demo bench image
 
 clean: ## Remove what was built (the tools stay)
 	cargo clean
