@@ -19,6 +19,7 @@ pub mod mount;
 pub mod node;
 pub mod plugin;
 pub mod preparation;
+pub mod privileges;
 pub mod probes;
 pub mod publisher;
 pub mod registration;

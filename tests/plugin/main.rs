@@ -19,6 +19,7 @@ mod measuring;
 mod network;
 mod page;
 mod pod;
+mod privileges;
 mod probes;
 mod publish;
 mod refusal;

@@ -27,6 +27,7 @@ use crate::mount::Mounter;
 use crate::node::NodeService;
 use crate::plugin::Plugin;
 use crate::preparation::Workshop;
+use crate::privileges;
 use crate::publisher::Publisher;
 use crate::registration;
 use crate::selinux;
@@ -40,6 +41,8 @@ const ANSWERING: usize = 2;
 /// Serves the node plugin until it is told to stop.
 pub(super) fn node(args: Node) -> Result<(), Failure> {
     let Node { endpoint, node_id, cache_dir, kubelet_dir, driver_name, with_controller, registration_dir, .. } = args;
+    privileges::drop_unneeded(!args.allow_file_root.is_empty())
+        .map_err(|error| Failure::Configuration(format!("can't drop privileges: {error}")))?;
     let (answering, fetching) = (runtime("answer", ANSWERING)?, runtime("fetch", fetching_threads())?);
     if let Some(label) = &args.selinux_label {
         selinux::label(&cache_dir, label).map_err(configuration_text)?;
