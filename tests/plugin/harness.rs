@@ -200,8 +200,8 @@ impl Drop for Plugin {
 
 /// The last address of these pages in a log.
 pub(crate) fn port(log: &str, what: &str) -> SocketAddr {
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let address = lines.filter(|line| line["what"] == what).next_back().expect("the address is logged");
+    let mut lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let address = lines.rfind(|line| line["what"] == what).expect("the address is logged");
     address["address"].as_str().unwrap().parse().unwrap()
 }
 
