@@ -19,7 +19,11 @@ pub const IGNORE_PATTERNS: &str = "ignorePatterns";
 /// Attribute: the digest that the model must have.
 pub const DIGEST: &str = "digest";
 
-const COMMON: &[&str] = &[MODEL_URI, ALLOW_PATTERNS, IGNORE_PATTERNS, DIGEST];
+/// Attribute: the version that the model must have at its source, as [`Manifest::id`] tells it. A volume that was made
+/// from a claim has it, so that every node mounts what the claim was given, or nothing.
+pub const PIN: &str = "pin";
+
+const COMMON: &[&str] = &[MODEL_URI, ALLOW_PATTERNS, IGNORE_PATTERNS, DIGEST, PIN];
 
 /// One model as a user asks for it, checked as far as that goes without asking the source.
 #[derive(Clone, Debug)]
@@ -27,6 +31,7 @@ pub struct ModelRequest {
     uri: ModelUri,
     selection: Selection,
     digest: Option<Digest>,
+    pin: Option<Digest>,
     options: Options,
 }
 
@@ -56,9 +61,10 @@ impl ModelRequest {
             }
             options.insert(key.clone(), value.clone());
         }
-        let digest = get(DIGEST).map(str::parse).transpose().map_err(|error: Error| error.within(DIGEST))?;
+        let digest = |key| get(key).map(str::parse).transpose().map_err(|error: Error| error.within(key));
+        let (digest, pin) = (digest(DIGEST)?, digest(PIN)?);
         let selection = Selection::parse(get(ALLOW_PATTERNS), get(IGNORE_PATTERNS))?;
-        Ok(Self { uri, selection, digest, options })
+        Ok(Self { uri, selection, digest, pin, options })
     }
 
     /// The model's URI.
@@ -83,9 +89,22 @@ impl ModelRequest {
     /// Asks the source what the model consists of.
     ///
     /// # Errors
-    /// Those of [`Source::list`] and [`Manifest::build`].
+    /// Those of [`Source::list`] and [`Manifest::build`]; [`ErrorKind::FailedPrecondition`] when the source has another
+    /// version than the one that the request is pinned to.
     pub async fn resolve(&self, source: &dyn Source) -> Result<Manifest> {
-        Manifest::build(&self.uri, source.list().await?, &self.selection)
+        let manifest = Manifest::build(&self.uri, source.list().await?, &self.selection)?;
+        match self.pin {
+            Some(pin) if pin != manifest.id() => Err(Error::new(
+                ErrorKind::FailedPrecondition,
+                format!(
+                    "{} is pinned to the version {pin}, and its source has the version {} by now: put the pinned one \
+                     back, or make a new volume",
+                    self.uri,
+                    manifest.id()
+                ),
+            )),
+            _ => Ok(manifest),
+        }
     }
 }
 
@@ -135,6 +154,7 @@ mod tests {
             (&[("modelUri", "file:///m"), ("Allow-Patterns", "*")], "did you mean \"allowPatterns\"?"),
             (&[("modelUri", "file:///m"), ("region", "x")], "file:// knows modelUri, allowPatterns"),
             (&[("modelUri", "file:///m"), ("digest", "md5:x")], "digest: a digest is written"),
+            (&[("modelUri", "file:///m"), ("pin", "main")], "pin: a digest is written"),
             (&[("modelUri", "file:///m"), ("ignorePatterns", "[a")], "ignorePatterns"),
         ] {
             let error = request(attributes).unwrap_err();

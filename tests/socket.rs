@@ -45,7 +45,7 @@ impl Running {
 }
 
 fn identity() -> IdentityService {
-    IdentityService::new("csi.modelmount.io", false, Arc::new(Health::default()))
+    IdentityService::new("csi.modelmount.io", Arc::new(Health::default()))
 }
 
 async fn name_of(endpoint: &str) -> String {

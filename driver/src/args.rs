@@ -133,6 +133,12 @@ pub struct Controller {
     #[arg(long, env = "MODELMOUNT_DRIVER_NAME", value_name = "NAME", default_value = DRIVER_NAME,
           value_parser = driver_name)]
     pub driver_name: String,
+    /// Loopback or link-local addresses that models may come from, for instance 127.0.0.0/8; repeatable
+    #[arg(long, env = "MODELMOUNT_ALLOW_ADDRESS", value_name = "CIDR", value_delimiter = ',')]
+    pub allow_address: Vec<Cidr>,
+    /// Whom sources may be signed by.
+    #[command(flatten)]
+    pub trust: Trust,
     /// Where it can be watched.
     #[command(flatten)]
     pub ports: Ports,

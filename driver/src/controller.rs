@@ -1,14 +1,28 @@
-//! The Controller service: turns the parameters of a StorageClass into a volume, without keeping any state.
+//! The Controller service: turns a claim of a StorageClass into a volume, without keeping any state.
 //!
-//! A "volume" is nothing but its parameters: each node fetches the model when a pod needs it. So CreateVolume answers
-//! from the request alone and never touches the network (the provisioner gives up after 10 s), and DeleteVolume has
-//! nothing to delete. It follows that the same name with other parameters is another volume, with another id, and not
-//! an error.
+//! ```text
+//! class.rs     parameters --> what is asked of the controller, what describes the model
+//! template.rs  modelUri, with what claim.rs knows of the claim; within allowed.rs
+//!              resolve with the provisioner's secrets --> version, size          (nothing is downloaded)
+//! capacity.rs  size --> capacity;  id.rs  name and attributes --> id;  version --> the attribute pin
+//! ```
+//!
+//! A volume is nothing but its attributes: each node fetches the model when a pod needs it, and mounts the pinned
+//! version or nothing. So DeleteVolume has nothing to delete, and any number of controllers may run.
+//!
+//! Without state nobody knows what a name stood for before. The same name with other attributes is another volume, with
+//! another id, and not an error; with another capacity it is the same volume. If a model changes between two tries of
+//! one CreateVolume, the second answer has another pin; whichever answer the provisioner keeps becomes the volume.
+//!
+//! Not offered: ListVolumes, for want of state; GetCapacity, since the room is each node's own; anything that changes,
+//! copies or attaches a volume.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use modelmount::Digest;
-use tonic::{Request, Response, Status};
+use modelmount::model::PIN;
+use modelmount::{Context, Error, ErrorKind, ModelRequest};
+use tokio::time::timeout_at;
+use tonic::{Code, Request, Response, Status};
 
 use crate::capability;
 use crate::csi::controller_server::Controller;
@@ -20,70 +34,102 @@ use crate::csi::{
     CreateVolumeRequest, CreateVolumeResponse, DeleteVolumeRequest, DeleteVolumeResponse,
     ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse, Volume,
 };
-use crate::status::status;
+use crate::deadline::answer_by;
+use crate::kubernetes::Client;
+use crate::status::{message, status};
+use crate::volume::{check_size, own_attributes};
+
+mod allowed;
+mod capacity;
+mod claim;
+mod class;
+mod id;
+mod template;
+
+use class::Class;
+pub use class::{ALLOWED_URIS, IGNORE_CAPACITY, PIN_REVISION};
+use id::{is_volume_id, volume_id};
 
 /// Longest name of a volume, in bytes (the specification's limit for strings).
 const MAX_NAME: usize = 128;
 
-/// What the provisioner adds on its own account (the claim's name, for instance). Not part of the model.
-const ADDED_BY_KUBERNETES: [&str; 2] = ["csi.storage.k8s.io/", "storage.kubernetes.io/"];
-
-/// Says whether the parameters describe a model, without asking anybody.
-pub trait ParameterCheck: Send + Sync + 'static {
-    /// Errors are shown to the user; an unknown key is one.
-    fn check(&self, parameters: &BTreeMap<String, String>) -> modelmount::Result<()>;
-}
-
-impl<F> ParameterCheck for F
-where
-    F: Fn(&BTreeMap<String, String>) -> modelmount::Result<()> + Send + Sync + 'static,
-{
-    fn check(&self, parameters: &BTreeMap<String, String>) -> modelmount::Result<()> {
-        self(parameters)
-    }
-}
-
 /// The Controller service.
 #[derive(Debug)]
-pub struct ControllerService<P> {
-    parameters: P,
+pub struct ControllerService {
+    context: Context,
+    api: Option<Client>,
 }
 
-impl<P: ParameterCheck> ControllerService<P> {
-    /// A controller that accepts the parameters that `parameters` accepts.
-    pub fn new(parameters: P) -> Self {
-        Self { parameters }
+impl ControllerService {
+    /// A controller that asks sources within `context`, and the API server, if there is one, for annotations of claims.
+    pub fn new(context: Context, api: Option<Client>) -> Self {
+        Self { context, api }
+    }
+
+    async fn make(&self, request: CreateVolumeRequest) -> Result<Volume, Status> {
+        let CreateVolumeRequest { name, parameters, secrets, capacity_range, .. } = request;
+        let class = Class::parse(parameters).map_err(|error| status(&error))?;
+        let (pin, ignore_capacity) = (class.pin, class.ignore_capacity);
+        let model = class.model(self.api.as_ref()).await.map_err(|error| status(&error))?;
+        let (mut attributes, request) = (model.attributes, model.request);
+        let uri = request.uri();
+        if uri.scheme().as_str() == "file" {
+            return Err(Status::invalid_argument(message(&format!(
+                "{uri} names files of one node, which a StorageClass knows nothing of: name it in an inline volume, or in \
+                 a PersistentVolume of your own"
+            ))));
+        }
+        let resolved = async {
+            let source = request.open(&secrets.clone().into_iter().collect(), &self.context)?;
+            request.resolve(&*source).await
+        };
+        let manifest = resolved.await.map_err(|error| unresolved(&error, secrets.is_empty()))?;
+        let capacity_bytes = capacity::capacity(uri, manifest.known_bytes(), capacity_range.as_ref(), ignore_capacity)?;
+        let volume_id = volume_id(&name, &attributes);
+        // A digest pins the content itself.
+        if pin && request.digest().is_none() {
+            if !manifest.tells_versions() {
+                let text = format!(
+                    "{uri}: the server does not tell versions apart (it sends neither ETag nor Last-Modified), so a volume \
+                     can't be pinned to one: give the StorageClass a digest, or {PIN_REVISION}: \"false\""
+                );
+                return Err(status(&Error::new(ErrorKind::FailedPrecondition, text)));
+            }
+            attributes.insert(PIN.to_owned(), manifest.id().to_string());
+        }
+        let volume_context: HashMap<_, _> = attributes.into_iter().collect();
+        check_size("volume_context", &volume_context)?;
+        tracing::info!(volume = %volume_id, name, uri = %uri, version = %manifest.id(), "created");
+        Ok(Volume { volume_id, capacity_bytes, volume_context, ..Volume::default() })
     }
 }
 
-/// The id of the volume with this name and these parameters: `mm-`, 32 hexadecimal digits, `-`, and 8 more that follow
-/// from the ones before, so that an invented id can be told from a real one without remembering any.
-fn volume_id(name: &str, parameters: &BTreeMap<String, String>) -> String {
-    // Each text with its length in front: no two different inputs look alike.
-    let mut input = Vec::new();
-    let texts = parameters.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]);
-    for text in std::iter::once(name).chain(texts) {
-        input.extend((text.len() as u64).to_le_bytes());
-        input.extend(text.as_bytes());
+/// The status for a model that could not be resolved, with what only a StorageClass's author needs to be told.
+fn unresolved(error: &Error, anonymous: bool) -> Status {
+    let status = status(error);
+    if !anonymous || status.code() != Code::Unauthenticated {
+        return status;
     }
-    let mut id = Digest::of(&input).hex();
-    id.truncate(32);
-    id.insert_str(0, "mm-");
-    let check = checksum(&id);
-    id + "-" + &check
+    let text = format!(
+        "the StorageClass names no Secret for it; its parameters csi.storage.k8s.io/provisioner-secret-name and \
+         csi.storage.k8s.io/node-publish-secret-name do: {}",
+        status.message()
+    );
+    Status::new(status.code(), message(&text))
 }
 
-fn checksum(text: &str) -> String {
-    let mut digits = Digest::of(text).hex();
-    digits.truncate(8);
-    digits
-}
-
-fn is_volume_id(id: &str) -> bool {
-    let Some((body, check)) = id.rsplit_once('-') else { return false };
-    let hex = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
-    let well_formed = |digits: &str| digits.len() == 32 && digits.bytes().all(hex);
-    body.strip_prefix("mm-").is_some_and(well_formed) && checksum(body) == check
+fn check_request(request: &CreateVolumeRequest) -> Result<(), Status> {
+    check_name(&request.name)?;
+    capability::check_all(&request.volume_capabilities)?;
+    if request.volume_content_source.is_some() {
+        return Err(Status::invalid_argument(
+            "a model volume can't be made from a snapshot or another volume: name the model in the StorageClass",
+        ));
+    }
+    if !request.mutable_parameters.is_empty() {
+        return Err(Status::invalid_argument("a model volume can't be changed: it has no mutable parameters"));
+    }
+    Ok(())
 }
 
 fn check_name(name: &str) -> Result<(), Status> {
@@ -100,37 +146,31 @@ fn check_name(name: &str) -> Result<(), Status> {
     Ok(())
 }
 
-fn own_parameters(parameters: HashMap<String, String>) -> BTreeMap<String, String> {
-    let added = |key: &str| ADDED_BY_KUBERNETES.iter().any(|prefix| key.starts_with(prefix));
-    parameters.into_iter().filter(|(key, _)| !added(key)).collect()
+/// Checks what an orchestrator gives as a volume's attributes and as its class's parameters.
+fn check_maps(context: HashMap<String, String>, parameters: HashMap<String, String>) -> Result<(), Error> {
+    if !context.is_empty() {
+        ModelRequest::from_attributes(&own_attributes(context))?;
+    }
+    if !parameters.is_empty() {
+        Class::parse(parameters)?;
+    }
+    Ok(())
 }
 
 #[tonic::async_trait]
-impl<P: ParameterCheck> Controller for ControllerService<P> {
+impl Controller for ControllerService {
     async fn create_volume(
         &self,
         request: Request<CreateVolumeRequest>,
     ) -> Result<Response<CreateVolumeResponse>, Status> {
+        let answer_by = answer_by(&request);
         let request = request.into_inner();
-        check_name(&request.name)?;
-        capability::check_all(&request.volume_capabilities)?;
-        if request.volume_content_source.is_some() {
-            return Err(Status::invalid_argument(
-                "a model volume can't be made from a snapshot or another volume: name the model in the StorageClass",
-            ));
-        }
-        if !request.mutable_parameters.is_empty() {
-            return Err(Status::invalid_argument("a model volume can't be changed: it has no mutable parameters"));
-        }
-        let parameters = own_parameters(request.parameters);
-        self.parameters.check(&parameters).map_err(|error| status(&error))?;
-        let volume = Volume {
-            volume_id: volume_id(&request.name, &parameters),
-            // 0 is "unknown". Whatever the claim asks for is fine: the model is as large as it is.
-            capacity_bytes: 0,
-            volume_context: parameters.into_iter().collect(),
-            ..Volume::default()
-        };
+        check_request(&request)?;
+        let name = request.name.clone();
+        let made = timeout_at(answer_by, self.make(request)).await.unwrap_or_else(|_| {
+            Err(Status::unavailable("the model's source has not answered in time; it is asked again"))
+        });
+        let volume = made.inspect_err(|status| tracing::warn!(name, error = %status.message(), "not created"))?;
         Ok(Response::new(CreateVolumeResponse { volume: Some(volume) }))
     }
 
@@ -155,7 +195,8 @@ impl<P: ParameterCheck> Controller for ControllerService<P> {
         if request.volume_capabilities.is_empty() {
             return Err(Status::invalid_argument("volume capabilities are required"));
         }
-        if !is_volume_id(&request.volume_id) {
+        // A PersistentVolume that somebody wrote has an id of their choice, and says itself which model it is.
+        if !is_volume_id(&request.volume_id) && request.volume_context.is_empty() {
             return Err(Status::not_found("this plugin never made a volume with that id"));
         }
         let refusal = capability::check_all(&request.volume_capabilities)
@@ -164,9 +205,8 @@ impl<P: ParameterCheck> Controller for ControllerService<P> {
                 false => Err(Status::invalid_argument("a model volume has no mutable parameters")),
             })
             .and_then(|()| {
-                let given = [&request.volume_context, &request.parameters].into_iter().filter(|map| !map.is_empty());
-                let checked = given.map(|map| self.parameters.check(&own_parameters(map.clone())));
-                checked.collect::<Result<(), _>>().map_err(|error| status(&error))
+                let (context, parameters) = (request.volume_context.clone(), request.parameters.clone());
+                check_maps(context, parameters).map_err(|error| status(&error))
             });
         let answer = match refusal {
             Ok(()) => ValidateVolumeCapabilitiesResponse {

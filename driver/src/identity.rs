@@ -64,15 +64,13 @@ impl Health {
 #[derive(Debug)]
 pub struct IdentityService {
     driver_name: String,
-    with_controller: bool,
     health: Arc<Health>,
 }
 
 impl IdentityService {
-    /// `driver_name` is what users write into `driver:`. Node plugin and controller of a release must agree on
-    /// `with_controller`, whichever services they serve: the specification wants the same answer from every instance.
-    pub fn new(driver_name: impl Into<String>, with_controller: bool, health: Arc<Health>) -> Self {
-        Self { driver_name: driver_name.into(), with_controller, health }
+    /// `driver_name` is what users write into `driver:`.
+    pub fn new(driver_name: impl Into<String>, health: Arc<Health>) -> Self {
+        Self { driver_name: driver_name.into(), health }
     }
 }
 
@@ -93,9 +91,10 @@ impl Identity for IdentityService {
         &self,
         _: Request<GetPluginCapabilitiesRequest>,
     ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
+        // Also where this instance serves none: the specification wants the same answer from every one of a release.
         let controller = Service { r#type: ServiceType::ControllerService.into() };
-        let capabilities = self.with_controller.then_some(PluginCapability { r#type: Some(Type::Service(controller)) });
-        Ok(Response::new(GetPluginCapabilitiesResponse { capabilities: capabilities.into_iter().collect() }))
+        let capabilities = vec![PluginCapability { r#type: Some(Type::Service(controller)) }];
+        Ok(Response::new(GetPluginCapabilitiesResponse { capabilities }))
     }
 
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
@@ -114,32 +113,28 @@ mod tests {
 
     use super::*;
 
-    fn service(with_controller: bool) -> IdentityService {
-        IdentityService::new("csi.modelmount.io", with_controller, Arc::default())
+    fn service() -> IdentityService {
+        IdentityService::new("csi.modelmount.io", Arc::default())
     }
 
     #[tokio::test]
     async fn the_plugin_says_who_it_is() {
-        let info = service(false).get_plugin_info(Request::new(Default::default())).await.unwrap().into_inner();
+        let info = service().get_plugin_info(Request::new(Default::default())).await.unwrap().into_inner();
         assert_eq!((info.name.as_str(), info.vendor_version.as_str()), ("csi.modelmount.io", "0.1.0"));
     }
 
     #[tokio::test]
-    async fn a_controller_is_announced_only_where_there_is_one() {
-        let of = async |with| {
-            let answer =
-                service(with).get_plugin_capabilities(Request::new(Default::default())).await.unwrap().into_inner();
-            answer.capabilities.into_iter().map(|capability| capability.r#type).collect::<Vec<_>>()
-        };
-        assert_eq!(of(false).await, []);
+    async fn every_instance_announces_the_controller() {
+        let answer = service().get_plugin_capabilities(Request::new(Default::default())).await.unwrap().into_inner();
         let controller = Service { r#type: ServiceType::ControllerService.into() };
-        assert_eq!(of(true).await, [Some(Type::Service(controller))]);
+        let announced: Vec<_> = answer.capabilities.into_iter().map(|capability| capability.r#type).collect();
+        assert_eq!(announced, [Some(Type::Service(controller))]);
     }
 
     #[tokio::test]
     async fn probe_tells_starting_from_working_from_broken() {
         let health = Arc::new(Health::default());
-        let service = IdentityService::new("x", false, Arc::clone(&health));
+        let service = IdentityService::new("x", Arc::clone(&health));
         let probe =
             async || service.probe(Request::new(Default::default())).await.map(|answer| answer.into_inner().ready);
         assert_eq!(probe().await.unwrap(), Some(false));

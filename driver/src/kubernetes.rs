@@ -96,11 +96,19 @@ impl Client {
         Self { config, connections: Mutex::default() }
     }
 
-    /// Reads an object, as new as the API server's own cache has it: that costs the server no question to etcd.
+    /// Reads an object as it is now.
     ///
     /// # Errors
     /// See [`ApiErrorKind`].
     pub async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ApiError> {
+        self.send(Request::new(Method::GET, self.url(path)?)).await
+    }
+
+    /// Reads an object as it was a moment ago, from the API server's own cache, which costs etcd nothing.
+    ///
+    /// # Errors
+    /// See [`ApiErrorKind`].
+    pub async fn get_cached<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ApiError> {
         let mut url = self.url(path)?;
         url.set_query(Some("resourceVersion=0"));
         self.send(Request::new(Method::GET, url)).await

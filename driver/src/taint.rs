@@ -89,7 +89,7 @@ impl StartupTaint {
             }
         }
         let path = ["api", "v1", "nodes", &self.node];
-        let node: Node = self.client.get(&path).await?;
+        let node: Node = self.client.get_cached(&path).await?;
         let steps = steps(&node);
         if steps.is_empty() {
             return Ok(Seen::NoTaint);
@@ -101,7 +101,7 @@ impl StartupTaint {
 
     async fn is_registered(&self) -> Result<bool, ApiError> {
         let path = ["apis", "storage.k8s.io", "v1", "csinodes", &self.node];
-        match self.client.get::<CsiNode>(&path).await {
+        match self.client.get_cached::<CsiNode>(&path).await {
             Ok(csi_node) => Ok(csi_node.spec.drivers.unwrap_or_default().iter().any(|own| own.name == self.driver)),
             // Kubelet makes the object a moment after it has started.
             Err(error) if error.kind() == ApiErrorKind::NotFound => Ok(false),

@@ -90,14 +90,7 @@ impl Plugin {
         let mut command = Command::new(MODELMOUNT);
         command.args(&self.arguments);
         let process = Process::start(&command, &self.log_file());
-        let endpoint = self.endpoint();
-        until("the plugin", SOON, async || {
-            assert!(process.is_running(), "the plugin ended:\n{}", process.log());
-            let channel = connect(&endpoint).await.ok()?;
-            let answer = IdentityClient::new(channel).probe(ProbeRequest {}).await.ok()?;
-            (answer.into_inner().ready == Some(true)).then_some(())
-        })
-        .await;
+        ready(&process, &self.endpoint()).await;
         self.process = Some(process);
     }
 
@@ -203,6 +196,43 @@ pub(crate) fn port(log: &str, what: &str) -> SocketAddr {
     let mut lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let address = lines.rfind(|line| line["what"] == what).expect("the address is logged");
     address["address"].as_str().unwrap().parse().unwrap()
+}
+
+/// A controller alone, as a Deployment runs it: no cache, no kubelet.
+pub(crate) struct Controller {
+    _process: Process,
+    directory: TempDir,
+}
+
+impl Controller {
+    /// A controller whose models may come from loopback.
+    pub(crate) async fn start() -> Self {
+        let directory = directory();
+        let mut command = Command::new(MODELMOUNT);
+        command.args(["controller", "--allow-address", "127.0.0.0/8", "--endpoint", &endpoint_in(&directory)]);
+        let process = Process::start(&command, &directory.path().join("log"));
+        ready(&process, &endpoint_in(&directory)).await;
+        Self { _process: process, directory }
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        endpoint_in(&self.directory)
+    }
+}
+
+fn endpoint_in(directory: &TempDir) -> String {
+    format!("unix://{}", directory.path().join("csi.sock").display())
+}
+
+/// Waits until a plugin says of itself that it is ready.
+async fn ready(process: &Process, endpoint: &str) {
+    until("the plugin", SOON, async || {
+        assert!(process.is_running(), "the plugin ended:\n{}", process.log());
+        let channel = connect(endpoint).await.ok()?;
+        let answer = IdentityClient::new(channel).probe(ProbeRequest {}).await.ok()?;
+        (answer.into_inner().ready == Some(true)).then_some(())
+    })
+    .await;
 }
 
 /// tempfile makes its directories for the owner alone, and pods are not root.

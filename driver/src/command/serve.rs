@@ -3,11 +3,10 @@
 //! Two runtimes: one answers calls, the other fetches. Fetching hashes and writes inside its tasks, and must not keep a
 //! Probe waiting.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use modelmount::{Cache, ModelRequest, Policy, Transfers};
+use modelmount::{Cache, Context, Policy, Transfers};
 use rustix::fs::statvfs;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -15,7 +14,7 @@ use tonic::transport::Server as Transport;
 
 use super::{Failure, context, with_cause};
 use crate::args::{Controller, Node, Ports};
-use crate::controller::{ControllerService, ParameterCheck};
+use crate::controller::ControllerService;
 use crate::csi::controller_server::ControllerServer;
 use crate::csi::identity_server::IdentityServer;
 use crate::csi::node_server::NodeServer;
@@ -55,7 +54,7 @@ pub(super) fn node(args: Node) -> Result<(), Failure> {
     let workshop = Workshop {
         cache: Arc::clone(&cache),
         transfers: Arc::clone(&transfers),
-        context,
+        context: context.clone(),
         runtime: fetching.handle().clone(),
     };
     let publisher = Publisher::new(workshop, mounter)?;
@@ -70,13 +69,13 @@ pub(super) fn node(args: Node) -> Result<(), Failure> {
     let look = look(Arc::clone(&cache), transfers, Arc::clone(&health), registered);
     let metrics = Arc::new(Metrics::node(registration.is_some(), look));
 
-    let identity = IdentityServer::new(IdentityService::new(driver_name.clone(), with_controller, Arc::clone(&health)));
+    let identity = IdentityServer::new(IdentityService::new(driver_name.clone(), Arc::clone(&health)));
     let node = NodeServer::new(NodeService::new(node_id, publisher));
     let mut router = Transport::builder()
         .add_service(Measured::new(identity, Arc::clone(&metrics)))
         .add_service(Measured::new(node, Arc::clone(&metrics)));
     if with_controller {
-        router = router.add_service(Measured::new(controller_server(), Arc::clone(&metrics)));
+        router = router.add_service(Measured::new(controller_server(context), Arc::clone(&metrics)));
     }
     let Ports { health_address, metrics_address } = args.ports;
     let plugin = Plugin { endpoint, driver_name, registration, health_address, metrics_address, health, metrics };
@@ -90,31 +89,26 @@ pub(super) fn node(args: Node) -> Result<(), Failure> {
 
 /// Serves the controller until it is told to stop.
 pub(super) fn controller(args: Controller) -> Result<(), Failure> {
-    let Controller { endpoint, driver_name, ports: Ports { health_address, metrics_address } } = args;
+    let Controller { endpoint, driver_name, allow_address, trust, ports: Ports { health_address, metrics_address } } =
+        args;
     let runtime = runtime("answer", ANSWERING)?;
+    let context = context(Policy::new(allow_address, Vec::new()), &trust)?;
     let health = Arc::new(Health::default());
     health.ready();
     let metrics = Arc::new(Metrics::controller());
-    let identity = IdentityServer::new(IdentityService::new(driver_name.clone(), true, Arc::clone(&health)));
+    let identity = IdentityServer::new(IdentityService::new(driver_name.clone(), Arc::clone(&health)));
     let router = Transport::builder()
         .add_service(Measured::new(identity, Arc::clone(&metrics)))
-        .add_service(Measured::new(controller_server(), Arc::clone(&metrics)));
+        .add_service(Measured::new(controller_server(context), Arc::clone(&metrics)));
     let registration = None;
     let plugin = Plugin { endpoint, driver_name, registration, health_address, metrics_address, health, metrics };
     runtime.block_on(plugin.serve(router)).map_err(configuration_text)
 }
 
-fn controller_server() -> ControllerServer<ControllerService<Parameters>> {
-    ControllerServer::new(ControllerService::new(Parameters))
-}
-
-/// A StorageClass's parameters are a volume's attributes.
-struct Parameters;
-
-impl ParameterCheck for Parameters {
-    fn check(&self, parameters: &BTreeMap<String, String>) -> modelmount::Result<()> {
-        ModelRequest::from_attributes(parameters).map(drop)
-    }
+/// Outside of a cluster there are no claims to ask about.
+fn controller_server(context: Context) -> ControllerServer<ControllerService> {
+    let api = Config::in_cluster().ok().map(Client::new);
+    ControllerServer::new(ControllerService::new(context, api))
 }
 
 /// Goes on beside the plugin, which serves whatever comes of it.

@@ -1,0 +1,108 @@
+//! The parameters of a StorageClass: some describe the model, and become the volume's attributes; some say how volumes
+//! are made of it, and stay here; those with Kubernetes' own prefixes tell of the claim.
+
+use std::collections::{BTreeMap, HashMap};
+
+use modelmount::model::MODEL_URI;
+use modelmount::{Error, ErrorKind, ModelRequest, Result};
+
+use super::allowed::Allowed;
+use super::claim::Claim;
+use super::template::Template;
+use crate::kubernetes::Client;
+use crate::volume::own_attributes;
+
+/// Parameter: `"false"` for volumes that follow their source instead of staying at one version.
+pub const PIN_REVISION: &str = "pinRevision";
+/// Parameter: `"true"` for claims that may ask for less than their model needs.
+pub const IGNORE_CAPACITY: &str = "ignoreCapacity";
+/// Parameter: the places that models may come from.
+pub const ALLOWED_URIS: &str = "allowedUris";
+
+/// A StorageClass, and the claim that it is used for.
+#[derive(Clone, Debug)]
+pub(super) struct Class {
+    /// Whether volumes stay at the version that their source has when they are made.
+    pub(super) pin: bool,
+    /// Whether a claim may ask for less than its model needs.
+    pub(super) ignore_capacity: bool,
+    model_uri: Option<Template>,
+    allowed: Option<Template>,
+    attributes: BTreeMap<String, String>,
+    claim: Claim,
+}
+
+/// The model that a claim gets.
+#[derive(Clone, Debug)]
+pub(super) struct Model {
+    /// As the node plugin will read it.
+    pub(super) attributes: BTreeMap<String, String>,
+    /// The same, checked.
+    pub(super) request: ModelRequest,
+}
+
+impl Class {
+    /// Reads the parameters, as far as that goes without asking anybody.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`], naming the parameter.
+    pub(super) fn parse(parameters: HashMap<String, String>) -> Result<Self> {
+        let claim = Claim::of(&parameters);
+        let mut attributes = own_attributes(parameters);
+        let pin = switch(&mut attributes, PIN_REVISION, true)?;
+        let ignore_capacity = switch(&mut attributes, IGNORE_CAPACITY, false)?;
+        let template = |key: &str, text: &str| Template::parse(text).map_err(|error| error.within(key));
+        let allowed = attributes.remove(ALLOWED_URIS).map(|text| template(ALLOWED_URIS, &text)).transpose()?;
+        let model_uri = attributes.get(MODEL_URI).map(|text| template(MODEL_URI, text)).transpose()?;
+        if allowed.as_ref().is_some_and(Template::wants_annotations) {
+            return Err(invalid(format!("{ALLOWED_URIS}: a claim's annotations can't say what the claim may have")));
+        }
+        if allowed.is_none() && model_uri.as_ref().is_some_and(Template::wants_annotations) {
+            return Err(invalid(format!(
+                "{MODEL_URI} is made of the claim's annotations, so the StorageClass must say with {ALLOWED_URIS} where \
+                 models may come from, for instance s3://models/${{pvc.namespace}}"
+            )));
+        }
+        Ok(Self { pin, ignore_capacity, model_uri, allowed, attributes, claim })
+    }
+
+    /// The model for this claim. The API server is asked only if the class uses annotations.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the parameters or what the claim adds to them name no model;
+    /// [`ErrorKind::PermissionDenied`] when the class does not allow it; else those of [`Claim`].
+    pub(super) async fn model(mut self, api: Option<&Client>) -> Result<Model> {
+        if let Some(template) = &self.model_uri {
+            if template.wants_annotations() {
+                self.claim.read_annotations(api).await?;
+            }
+            let uri =
+                template.expand(|variable| self.claim.value(variable)).map_err(|error| error.within(MODEL_URI))?;
+            self.attributes.insert(MODEL_URI.to_owned(), uri);
+        }
+        let request = ModelRequest::from_attributes(&self.attributes)?;
+        if let Some(template) = &self.allowed {
+            let within = |error: Error| error.within(ALLOWED_URIS);
+            let allowed = template.expand(|variable| self.claim.value(variable)).map_err(within)?;
+            if !Allowed::parse(&allowed).map_err(within)?.allows(request.uri()) {
+                let text =
+                    format!("the StorageClass does not allow {}: its {ALLOWED_URIS} are {allowed}", request.uri());
+                return Err(Error::new(ErrorKind::PermissionDenied, text));
+            }
+        }
+        Ok(Model { attributes: self.attributes, request })
+    }
+}
+
+fn switch(attributes: &mut BTreeMap<String, String>, key: &str, default: bool) -> Result<bool> {
+    match attributes.remove(key).as_deref() {
+        None => Ok(default),
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(_) => Err(invalid(format!("{key} must be \"true\" or \"false\""))),
+    }
+}
+
+fn invalid(context: String) -> Error {
+    Error::new(ErrorKind::InvalidArgument, context)
+}
