@@ -36,7 +36,7 @@ pub(super) fn capacity(uri: &ModelUri, size: u64, range: Option<&CapacityRange>,
 /// The size as a claim writes it, rounded up.
 fn quantity(bytes: i64) -> String {
     let mebibytes = bytes.unsigned_abs().div_ceil(1 << 20);
-    if mebibytes % 1024 == 0 { format!("{}Gi", mebibytes / 1024) } else { format!("{mebibytes}Mi") }
+    if mebibytes.is_multiple_of(1024) { format!("{}Gi", mebibytes / 1024) } else { format!("{mebibytes}Mi") }
 }
 
 #[cfg(test)]
