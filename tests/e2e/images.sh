@@ -38,8 +38,8 @@ tools() {
 	"$root/bin/busybox" --list | while read -r name; do
 		[[ $name == busybox ]] || ln -s busybox "$root/bin/$name"
 	done
-	# It also stands in for the image that holds a pod's namespaces.
-	image "$TOOLS_IMAGE" "$root" '{"Env": ["PATH=/bin"], "Cmd": ["/bin/sleep", "2147483647"]}'
+	# It also stands in for the image that holds a pod's namespaces. As process 1, sleep would ignore SIGTERM.
+	image "$TOOLS_IMAGE" "$root" '{"Env": ["PATH=/bin"], "Cmd": ["/bin/sleep", "2147483647"], "StopSignal": "SIGKILL"}'
 }
 
 binary() {

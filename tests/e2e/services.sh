@@ -12,7 +12,7 @@
 	API_SERVICE=10.96.0.1    # the first address of SERVICES is the API server's
 	KUBELET_DIR=${KUBELET_DIR:-/var/lib/kubelet}
 	TOOLS_IMAGE=localhost/modelmount-e2e/tools:1
-	RELEASE_NAMESPACE=modelmount-system
+	RELEASE_NAMESPACE=modelmount # as deploy/examples have it
 }
 
 # until_true SECONDS WHAT COMMAND...: until the command succeeds.
@@ -40,13 +40,13 @@ service() {
 	}
 }
 
-# service_stop NAME [SIGNAL]
-service_stop() {
-	local pid
-	pid=$(<"$E2E_DIR/$1.pid")
-	kill "-${2:-TERM}" "$pid"
-	until_true 30 "the end of $1" eval "! kill -0 $pid"
+# service_kill NAME: at once, as a node loses it; the API server would take a minute to say farewell.
+service_kill() {
+	kill -KILL "$(<"$E2E_DIR/$1.pid")"
+	until_true 30 "the end of $1" service_gone "$1"
 }
+
+service_gone() { ! kill -0 "$(<"$E2E_DIR/$1.pid")" 2>/dev/null; }
 
 # It forgets everything with the cluster, so it need not wait for the disk.
 start_etcd() {

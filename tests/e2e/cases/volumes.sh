@@ -1,0 +1,147 @@
+# shellcheck shell=bash
+# Each way by which a pod gets a model.
+
+case_inline_volume() {
+	namespace
+	release
+	pod reader "$(inline)"
+	ready pod/reader
+	verify reader
+	# Read-only, also for a program that tries.
+	kubectl --namespace "$NAMESPACE" exec reader -- sh -c '! touch /model/new && ! rm /model/config.json'
+	verify reader
+}
+
+case_two_pods_share_one_copy() {
+	local files
+	namespace
+	release
+	pod one "$(inline)"
+	pod two "$(inline)"
+	ready pod/one pod/two
+	verify one
+	verify two
+	# The same file of the same file system, not a copy.
+	files=$(for name in one two; do kubectl --namespace "$NAMESPACE" exec "$name" -- stat -c %d:%i /model/model.safetensors; done)
+	[[ $(sort -u <<<"$files" | wc -l) == 1 ]]
+}
+
+case_storage_class() {
+	namespace
+	release --set-json "storageClasses=[$(tiny_class tiny s3-reader)]"
+	claim tiny tiny
+	pod reader 'persistentVolumeClaim: {claimName: tiny, readOnly: true}'
+	ready pod/reader
+	verify reader
+	kubectl --namespace "$NAMESPACE" delete pod reader --wait
+	kubectl --namespace "$NAMESPACE" delete pvc tiny --wait
+	until_true 30 "the end of the PersistentVolume" no_volumes
+}
+
+# tiny_class NAME SECRET: one of the chart's storageClasses.
+tiny_class() {
+	jq --null-input --compact-output --arg name "$1" --arg secret "$2" --arg namespace "$NAMESPACE" --arg uri "$MODEL_URI" --arg endpoint "$S3_ENDPOINT" \
+		'{$name, modelUri: $uri, parameters: {$endpoint}, secret: {name: $secret, $namespace}}'
+}
+
+no_volumes() { [[ -z $(kubectl get persistentvolumes --output name) ]]; }
+
+# claim NAME CLASS
+claim() {
+	kubectl --namespace "$NAMESPACE" apply --filename - <<-YAML
+		apiVersion: v1
+		kind: PersistentVolumeClaim
+		metadata: {name: $1}
+		spec:
+		  storageClassName: $2
+		  accessModes: [ReadOnlyMany]
+		  resources: {requests: {storage: 1Gi}}
+	YAML
+}
+
+case_static_volume() {
+	namespace
+	release
+	kubectl apply --filename - <<-YAML
+		apiVersion: v1
+		kind: PersistentVolume
+		metadata: {name: $NAMESPACE}
+		spec:
+		  capacity: {storage: 1Gi}
+		  accessModes: [ReadOnlyMany]
+		  persistentVolumeReclaimPolicy: Retain
+		  storageClassName: ""
+		  claimRef: {namespace: $NAMESPACE, name: fixed}
+		  csi:
+		    driver: csi.modelmount.io
+		    volumeHandle: fixed
+		    readOnly: true
+		    nodePublishSecretRef: {name: s3-reader, namespace: $NAMESPACE}
+		    volumeAttributes: {modelUri: "$MODEL_URI", endpoint: "$S3_ENDPOINT"}
+	YAML
+	claim fixed '""'
+	pod reader 'persistentVolumeClaim: {claimName: fixed, readOnly: true}'
+	ready pod/reader
+	verify reader
+	kubectl --namespace "$NAMESPACE" delete pod reader --wait
+	kubectl delete pv "$NAMESPACE" --wait=false
+}
+
+# What is wrong is in the pod's events: nobody sees the plugin's log.
+case_wrong_model() {
+	namespace
+	release
+	MODEL_OF_POD=s3://models/no-such-model pod reader "$(MODEL_OF_POD=s3://models/no-such-model inline)"
+	until_true 60 "an event that names the model" told_of s3://models/no-such-model
+	events reader
+	[[ $(kubectl --namespace "$NAMESPACE" get pod reader --output jsonpath='{.status.phase}') == Pending ]]
+}
+
+told_of() { events reader | grep -q "$1"; }
+
+# Every file in deploy/examples works, once its model, its image and the keys exist: only addresses and keys are replaced.
+case_examples() {
+	local file
+	release
+	for file in "$ROOT"/deploy/examples/*.yaml; do
+		echo "--- $file"
+		namespace "$(basename "$file" .yaml)"
+		kubectl label namespace "$NAMESPACE" --overwrite pod-security.kubernetes.io/enforce=baseline
+		example "$file"
+		put_away
+		NAMESPACE=''
+	done
+}
+
+example() {
+	local file=$WORK/example.yaml uri pod
+	while read -r uri; do put_model "$uri"; done < <(grep --only-matching --extended-regexp 's3://[^" ]+' "$1" | sort --unique)
+	"$ROOT/tests/e2e/images.sh" tag "$TOOLS_IMAGE" registry.example/server:1
+	sed -e "/AWS_ACCESS_KEY_ID/s|REPLACE-ME|$S3_KEY|" -e "/AWS_SECRET_ACCESS_KEY/s|REPLACE-ME|$S3_SECRET|" \
+		-e "s|namespace: default|namespace: $NAMESPACE|" -e "s|region: .*|endpoint: $S3_ENDPOINT|" \
+		-e "s|https://models.example/.*|$FILE_URL|" "$1" >"$file"
+	if grep --quiet 'digest: sha256:0*$' "$file"; then
+		sed -i "s|digest: sha256:0*\$|digest: $(digest_of "$file")|" "$file"
+	fi
+	kubectl --namespace "$NAMESPACE" apply --filename "$file"
+	until_true 60 "a pod" a_pod
+	for pod in $(kubectl --namespace "$NAMESPACE" get pods --output name); do
+		ready "$pod"
+		verify_files "$pod" /mnt/models
+	done
+	kubectl --namespace "$NAMESPACE" delete --filename "$file" --wait --timeout 60s
+}
+
+a_pod() { [[ -n $(kubectl --namespace "$NAMESPACE" get pods --output name) ]]; }
+
+# The digest that a pod sees of the model in the example, without asking for one.
+digest_of() {
+	sed -e '/digest: sha256/d' -e 's/name: server/name: digest/' -e 's/^spec:$/&\n  restartPolicy: OnFailure/' \
+		-e "s|^\( *\)image: .*|\1image: $OWN_IMAGE\n\1args: [digest, /mnt/models]|" "$1" |
+		kubectl --namespace "$NAMESPACE" apply --filename - >&2
+	until_true 60 "a digest" prints_digest
+	kubectl --namespace "$NAMESPACE" logs digest | grep --only-matching '^sha256:[0-9a-f]*'
+	kubectl --namespace "$NAMESPACE" delete pod digest --wait >&2
+}
+
+prints_digest() { [[ $(kubectl --namespace "$NAMESPACE" logs digest) == sha256:* ]]; }

@@ -1,0 +1,108 @@
+# shellcheck shell=bash
+# How the cases talk to the cluster: the release, namespaces, pods. Sourced by suite.sh.
+
+CHART=$ROOT/charts/modelmount
+OWN_IMAGE=''    # the chart's, once it was imported
+NAMESPACE=''    # of the case that runs, once it called `namespace`
+
+# The images get the names by which the chart asks for them, so that the release is what a user gets. What is missing
+# fails at once: no registry can be reached.
+import_images() {
+	local manifests provisioner
+	manifests=$(helm template modelmount "$CHART" --kube-version "$(kubectl version --output json | jq -r .serverVersion.gitVersion)")
+	OWN_IMAGE=$(image_named /modelmount <<<"$manifests")
+	provisioner=$(image_named /csi-provisioner <<<"$manifests")
+	"$ROOT/tests/e2e/images.sh" import "$MODELMOUNT_IMAGE" "$OWN_IMAGE"
+	"$ROOT/tests/e2e/images.sh" tag "$OWN_IMAGE" "${OWN_IMAGE%:*}:next" # another version, as far as Kubernetes can tell
+	"$ROOT/tests/e2e/images.sh" binary "$provisioner" "$TOOLS/bin/csi-provisioner"
+}
+
+# image_named NAME: of the manifests on standard input.
+image_named() { sed -n "s|^.*image: \"\{0,1\}\([^\"]*$1:[^\"]*\)\"\{0,1\}\$|\1|p" | sort -u; }
+
+# release [HELM_FLAGS...]: installs the chart, or changes the release, so that it has its default values and these.
+release() {
+	kubectl get namespace "$RELEASE_NAMESPACE" >/dev/null 2>&1 || {
+		kubectl create namespace "$RELEASE_NAMESPACE"
+		# The node plugin mounts; the API server lets it do so only here.
+		kubectl label namespace "$RELEASE_NAMESPACE" pod-security.kubernetes.io/enforce=privileged
+	}
+	helm upgrade --install modelmount "$CHART" --namespace "$RELEASE_NAMESPACE" --reset-values --wait --timeout 120s "$@"
+}
+
+# namespace [SUFFIX]: a namespace of the case's own, with the strictest Pod Security that there is.
+namespace() {
+	NAMESPACE=e2e-${CASE//_/-}${1:+-$1}
+	kubectl create namespace "$NAMESPACE"
+	kubectl label namespace "$NAMESPACE" pod-security.kubernetes.io/enforce=restricted
+	keys "$NAMESPACE"
+}
+
+# keys NAMESPACE: the Secret that opens the model's server, under the name that the examples give it.
+keys() {
+	kubectl --namespace "$1" create secret generic s3-reader --dry-run=client --output yaml \
+		--from-literal=AWS_ACCESS_KEY_ID="$S3_KEY" --from-literal=AWS_SECRET_ACCESS_KEY="$S3_SECRET" |
+		kubectl apply --filename -
+}
+
+# What a case stopped runs again. What it made goes with its namespace; what is still mounted then would keep that from
+# ending.
+put_away() {
+	if service_gone kube-apiserver; then start_api_server; fi
+	if service_gone kubelet; then start_kubelet; fi
+	[[ -z $NAMESPACE ]] || kubectl delete namespace "$NAMESPACE" --wait --timeout 90s
+}
+
+# inline [ATTRIBUTE: VALUE...]: the volume of a pod that names its model itself.
+inline() {
+	local attribute
+	cat <<-YAML
+		csi:
+		  driver: csi.modelmount.io
+		  readOnly: true
+		  nodePublishSecretRef: {name: s3-reader}
+		  volumeAttributes:
+		    modelUri: ${MODEL_OF_POD:-$MODEL_URI}
+		    endpoint: $S3_ENDPOINT
+	YAML
+	for attribute in "$@"; do echo "    $attribute"; done
+}
+
+# pod NAME VOLUME [SCRIPT]: a pod that has the volume at /model and runs the script, by default nothing. Fits the
+# standard `restricted`.
+pod() {
+	local name=$1 volume=${2//$'\n'/$'\n'      } script=${3:-sleep 2147483647}
+	kubectl --namespace "$NAMESPACE" apply --filename - <<-YAML
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: $name, labels: {app: $name}}
+		spec:
+		  # Not 0: the API server would forget the pod before kubelet has unmounted its volumes.
+		  terminationGracePeriodSeconds: 1
+		  automountServiceAccountToken: false
+		  securityContext: {runAsNonRoot: true, runAsUser: 1000, seccompProfile: {type: RuntimeDefault}}
+		  containers:
+		    - name: main
+		      image: $TOOLS_IMAGE
+		      imagePullPolicy: Never
+		      command: [sh, -c, $(jq --null-input --arg script "$script" '$script')]
+		      securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+		      volumeMounts: [{name: model, mountPath: /model, readOnly: true}]
+		  volumes:
+		    - name: model
+		      $volume
+	YAML
+}
+
+# ready KIND/NAME...: until all of them are.
+ready() { kubectl --namespace "$NAMESPACE" wait --for=condition=Ready --timeout 60s "$@"; }
+
+# The node plugin's pod.
+plugin() {
+	kubectl --namespace "$RELEASE_NAMESPACE" get pods --selector app.kubernetes.io/component=node --output jsonpath='{.items[0].metadata.name}'
+}
+
+# events POD: the text of all its events.
+events() {
+	kubectl --namespace "$NAMESPACE" get events --field-selector "involvedObject.name=$1" --output jsonpath='{range .items[*]}{.message}{"\n"}{end}'
+}
