@@ -39,6 +39,9 @@ image-test: image ## Runs the image in containerd; builds it once more elsewhere
 	@scripts/image-run.sh
 	@scripts/image.sh check
 
+e2e: image ## A real Kubernetes node with the image and the chart of this source tree; needs root
+	@tests/e2e/run.sh
+
 lint: ## Formatting, clippy, each feature alone, dependencies and scripts
 	@scripts/lint.sh
 
@@ -46,7 +49,7 @@ fmt: ## Format the Rust sources
 	cargo fmt --all
 
 chart: ## The Helm chart: lint, unit tests, wrong values, generated files, and a real API server takes it all
-	@scripts/tools.sh chart
+	@scripts/tools.sh chart e2e
 	@scripts/chart.sh
 
 generate: ## Write anew what is generated: the chart's README, deploy/modelmount.yaml, and the tables in docs/
@@ -59,7 +62,7 @@ audit: ## Known advisories in the dependencies (ADVISORY_DB=directory to stay of
 	@scripts/audit.sh
 
 tools: ## Install the tools that the other targets use
-	@scripts/tools.sh test lint demo bench image
+	@scripts/tools.sh test lint demo bench chart image e2e
 
 clean: ## Remove what was built (the tools stay)
 	cargo clean
