@@ -303,6 +303,8 @@ group() {
 		package runc runc
 		package etcd etcd-server
 		package openssl openssl
+		package jq jq
+		package curl curl
 		package busybox busybox-static
 		package ip iproute2
 		package iptables iptables
