@@ -6,8 +6,10 @@ case_rbac_is_what_is_used() {
 	local taint=modelmount.io/agent-not-ready
 	namespace
 	kubectl taint node "$NODE_NAME" --overwrite "$taint=:NoSchedule"
-	release --set startupTaint.enabled=true --set-json "storageClasses=[$(tiny_class tiny s3-reader), $(tiny_class keyless no-such-secret)]"
-	claim tiny tiny
+	# The controller reads a claim only for a class that uses its annotations.
+	release --set startupTaint.enabled=true --set-json "storageClasses=[
+		$(class family s3-reader "s3://models/\${pvc.annotations['e2e/model']}" s3://models), $(class keyless no-such-secret)]"
+	claim tiny family e2e/model "${MODEL_URI##*/}"
 	pod reader 'persistentVolumeClaim: {claimName: tiny, readOnly: true}'
 	ready pod/reader
 	kubectl --namespace "$NAMESPACE" delete pod reader --wait
@@ -15,7 +17,10 @@ case_rbac_is_what_is_used() {
 	until_true 30 "the end of the PersistentVolume" no_volumes
 	# An event that is told again is patched.
 	claim keyless keyless
-	until_true 60 "use of every right" all_rights_used
+	until_true 60 "use of every right" all_rights_used || {
+		cat "$WORK/unused"
+		return 1
+	}
 
 	if jq --compact-output 'select(.responseStatus.code == 403)' "$E2E_DIR/audit.log" | grep .; then return 1; fi
 	if logs_of_release | grep -i forbidden; then return 1; fi
@@ -23,7 +28,7 @@ case_rbac_is_what_is_used() {
 
 all_rights_used() {
 	comm -23 <(granted_rights) <(used_rights) >"$WORK/unused"
-	[[ ! -s $WORK/unused ]] || { cat "$WORK/unused"; return 1; }
+	[[ ! -s $WORK/unused ]]
 }
 
 logs_of_release() {

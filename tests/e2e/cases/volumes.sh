@@ -28,7 +28,7 @@ case_two_pods_share_one_copy() {
 
 case_storage_class() {
 	namespace
-	release --set-json "storageClasses=[$(tiny_class tiny s3-reader)]"
+	release --set-json "storageClasses=[$(class tiny s3-reader)]"
 	claim tiny tiny
 	pod reader 'persistentVolumeClaim: {claimName: tiny, readOnly: true}'
 	ready pod/reader
@@ -38,20 +38,22 @@ case_storage_class() {
 	until_true 30 "the end of the PersistentVolume" no_volumes
 }
 
-# tiny_class NAME SECRET: one of the chart's storageClasses.
-tiny_class() {
-	jq --null-input --compact-output --arg name "$1" --arg secret "$2" --arg namespace "$NAMESPACE" --arg uri "$MODEL_URI" --arg endpoint "$S3_ENDPOINT" \
-		'{$name, modelUri: $uri, parameters: {$endpoint}, secret: {name: $secret, $namespace}}'
+# class NAME SECRET [MODEL_URI] [ALLOWED_URIS]: one of the chart's storageClasses.
+class() {
+	jq --null-input --compact-output --arg name "$1" --arg secret "$2" --arg uri "${3:-$MODEL_URI}" --arg allowed "${4:-}" \
+		--arg namespace "$NAMESPACE" --arg endpoint "$S3_ENDPOINT" \
+		'{$name, modelUri: $uri, parameters: ({$endpoint} + if $allowed == "" then {} else {allowedUris: $allowed} end),
+		  secret: {name: $secret, $namespace}}'
 }
 
 no_volumes() { [[ -z $(kubectl get persistentvolumes --output name) ]]; }
 
-# claim NAME CLASS
+# claim NAME CLASS [ANNOTATION VALUE]
 claim() {
 	kubectl --namespace "$NAMESPACE" apply --filename - <<-YAML
 		apiVersion: v1
 		kind: PersistentVolumeClaim
-		metadata: {name: $1}
+		metadata: {name: $1, annotations: {${3:+"$3": "$4"}}}
 		spec:
 		  storageClassName: $2
 		  accessModes: [ReadOnlyMany]
