@@ -43,6 +43,8 @@ case_pod_security() {
 	if grep -q -- -controller- <<<"$warnings"; then return 1; fi
 }
 
+no_cache() { [[ ! -e /var/lib/modelmount ]]; }
+
 case_uninstall_leaves_the_cache() {
 	namespace
 	release
@@ -58,7 +60,10 @@ case_uninstall_leaves_the_cache() {
 	until_true 30 "the driver's removal from CSINode" not_registered
 	kubectl get clusterroles,clusterrolebindings,csidrivers,storageclasses --output name | tee "$WORK/objects"
 	if grep modelmount "$WORK/objects"; then return 1; fi
-	# The cache is what is left, and one command removes it.
-	[[ -d /var/lib/modelmount ]]
-	rm -rf /var/lib/modelmount
+	# The cache is what is left, and the documented command removes it.
+	[[ -f /var/lib/modelmount/layout ]]
+	kubectl debug "node/$NODE_NAME" --profile=sysadmin --image="$OWN_IMAGE" -- \
+		/modelmount cache rm --all --cache-dir /host/var/lib/modelmount
+	until_true 60 "the end of the cache" no_cache
+	kubectl delete pods --selector app.kubernetes.io/managed-by=kubectl-debug --wait
 }
