@@ -69,9 +69,19 @@ impl Class {
     /// The model for this claim. The API server is asked only if the class uses annotations.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] when the parameters or what the claim adds to them name no model;
-    /// [`ErrorKind::PermissionDenied`] when the class does not allow it; else those of [`Claim`].
-    pub(super) async fn model(mut self, api: Option<&Client>) -> Result<Model> {
+    /// [`ErrorKind::InvalidArgument`] when the parameters or what the claim adds to them name no model, or
+    /// [`ErrorKind::FailedPrecondition`] when annotations have a part in that: unlike the rest of a claim and of a class
+    /// they can be put right, while the provisioner sets an invalid claim aside for a while. [`ErrorKind::PermissionDenied`]
+    /// when the class does not allow the model; else those of [`Claim`].
+    pub(super) async fn model(self, api: Option<&Client>) -> Result<Model> {
+        let annotated = self.model_uri.as_ref().is_some_and(Template::wants_annotations);
+        self.named(api).await.map_err(|error| match error.kind() {
+            ErrorKind::InvalidArgument if annotated => Error::new(ErrorKind::FailedPrecondition, error.report()),
+            _ => error,
+        })
+    }
+
+    async fn named(mut self, api: Option<&Client>) -> Result<Model> {
         if let Some(template) = &self.model_uri {
             if template.wants_annotations() {
                 self.claim.read_annotations(api).await?;

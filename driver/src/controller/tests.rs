@@ -269,15 +269,15 @@ async fn annotations_choose_a_model_within_what_the_class_allows() {
 
     let before = scene.models.requests().len();
     for (path, value, code) in [
-        ("/team/${pvc.annotations['model']}", "../other/m.gguf", Code::InvalidArgument),
-        ("/team/${pvc.annotations['model']}", "%2e%2e/other/m.gguf", Code::InvalidArgument),
-        ("/team/.${pvc.annotations['model']}/other/m.gguf", ".", Code::InvalidArgument),
-        ("/team/.${pvc.annotations['model']}", "./m.gguf", Code::InvalidArgument),
-        ("/team/.${pvc.annotations['model']}", ";/../m.gguf", Code::InvalidArgument),
+        ("/team/${pvc.annotations['model']}", "../other/m.gguf", Code::FailedPrecondition),
+        ("/team/${pvc.annotations['model']}", "%2e%2e/other/m.gguf", Code::FailedPrecondition),
+        ("/team/.${pvc.annotations['model']}/other/m.gguf", ".", Code::FailedPrecondition),
+        ("/team/.${pvc.annotations['model']}", "./m.gguf", Code::FailedPrecondition),
+        ("/team/.${pvc.annotations['model']}", ";/../m.gguf", Code::FailedPrecondition),
         ("/${pvc.annotations['model']}", "other/m.gguf", Code::PermissionDenied),
         ("/${pvc.annotations['model']}", "team-b/m.gguf", Code::PermissionDenied),
         ("${pvc.annotations['model']}", ".evil.example/m.gguf", Code::PermissionDenied),
-        ("/team/${pvc.annotations['absent']}", "m.gguf", Code::InvalidArgument),
+        ("/team/${pvc.annotations['absent']}", "m.gguf", Code::FailedPrecondition),
     ] {
         let status = create(path, value).await.unwrap_err();
         assert_eq!(status.code(), code, "{path} {value}: {status:?}");
@@ -304,7 +304,7 @@ async fn annotations_that_can_not_be_read_say_whose_fault_it_is() {
         (Answer::new(404), Code::NotFound, "team/claim; the claim is gone"),
         (Answer::new(500), Code::Unavailable, "asked again"),
         (Answer::new(200).body("<html>"), Code::Unavailable, "asked again"),
-        (Answer::new(200).body(r#"{"metadata": {}}"#), Code::InvalidArgument, "no annotation \"model\""),
+        (Answer::new(200).body(r#"{"metadata": {}}"#), Code::FailedPrecondition, "no annotation \"model\""),
     ] {
         let scene = Scene::with_api(move |_| answer.clone()).await;
         let allowed = scene.models.url();
