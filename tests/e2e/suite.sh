@@ -49,6 +49,7 @@ run_case() {
 	if ((code == 0)); then
 		PASSED=$((PASSED + 1))
 		echo "${GREEN}ok${PLAIN} ($((SECONDS - began)) s)"
+		sed -n 's/^measured: /     /p' "$log"
 	else
 		FAILED=$((FAILED + 1))
 		echo "${RED}FAILED${PLAIN} ($((SECONDS - began)) s)"
