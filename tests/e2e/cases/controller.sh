@@ -46,6 +46,7 @@ case_claim_is_pinned() {
 # The caches of the nodes are not the volume's.
 case_deleted_claim_leaves_the_cache() {
 	local before
+	no_volumes_left
 	namespace
 	release --set-json "storageClasses=[$(class_with kept)]"
 	claim_with first kept
@@ -136,7 +137,13 @@ case_wrong_claims() {
 	refused written ReadOnlyMany
 	refused block "volumeMode: Filesystem"
 	refused clone clone
-	volumes_are 0
+	[[ $(own_volumes) == 0 ]]
+}
+
+# How many volumes there are for claims of the case.
+own_volumes() {
+	kubectl get persistentvolumes --output json |
+		jq --arg namespace "$NAMESPACE" '[.items[] | select(.spec.claimRef.namespace == $namespace)] | length'
 }
 
 # ------------------------------------------------------------- classes and claims
@@ -171,6 +178,9 @@ bound() {
 volume_of() {
 	kubectl get pv "$(kubectl --namespace "$NAMESPACE" get pvc "$1" --output jsonpath='{.spec.volumeName}')" --output json | jq -r "$2"
 }
+
+# Whoever counts volumes begins with none: those of the case before may be on their way out.
+no_volumes_left() { until_true 120 "the end of the volumes of other cases" volumes_are 0; }
 
 # volumes_are COUNT: whether there are so many. Only one is read, however many there are.
 volumes_are() {

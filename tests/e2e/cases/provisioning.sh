@@ -21,6 +21,7 @@ case_source_is_down() {
 
 # Its containers may end at any moment: each claim gets one volume, no more and no less.
 case_controller_is_killed() {
+	no_volumes_left
 	namespace
 	release --set-json "storageClasses=[$(class_with killed)]"
 	claims_with 100 first killed &
@@ -42,6 +43,7 @@ case_controller_is_killed() {
 
 case_leader_is_deleted() {
 	local before
+	no_volumes_left
 	namespace
 	release --set-json "storageClasses=[$(class_with lead)]"
 	until_true 60 "a leader" has_leader
@@ -59,6 +61,7 @@ case_leader_is_deleted() {
 
 case_thousand_claims() {
 	local began
+	no_volumes_left
 	namespace
 	release --set-json "storageClasses=[$(class_with thousand)]"
 	until_true 60 "a leader" has_leader
