@@ -3,7 +3,7 @@
 .PHONY: help build release demo test sanity bench footprint lint fmt chart generate image image-test e2e audit tools clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Debug build
 	cargo build --workspace --locked
