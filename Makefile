@@ -1,6 +1,6 @@
 # Everything that one does with this repository. `make` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help build release demo test sanity bench footprint lint fmt chart generate image image-test e2e audit tools clean
+.PHONY: help build release demo test sanity bench footprint lint fmt chart generate image image-test image-same e2e audit tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,8 +35,10 @@ image: ## The container image: target/image/modelmount-<version>-linux-amd64.oci
 	@scripts/tools.sh image
 	@scripts/image.sh
 
-image-test: image ## Runs the image in containerd; builds it once more elsewhere, and compares the bytes
+image-test: image ## Runs the image in containerd, as node plugin and as controller
 	@scripts/image-run.sh
+
+image-same: image ## Builds the image once more from nothing, elsewhere, and compares the bytes
 	@scripts/image.sh check
 
 e2e: image ## A real Kubernetes node with the image and the chart of this source tree; needs root
