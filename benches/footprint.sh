@@ -7,7 +7,7 @@ source "$(dirname "$0")/../scripts/lib.sh"
 cd "$ROOT"
 
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
-ARCHIVE=$(echo "$TARGET"/image/modelmount-*-linux-amd64.oci.tar)
+ARCHIVE=$(image_archive)
 OUT=$TARGET/bench
 
 [[ -f $ARCHIVE ]] || die "no image in $TARGET/image: run \`make image\` first"

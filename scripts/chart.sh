@@ -88,7 +88,7 @@ check() {
 	for file in charts/modelmount/README.md deploy/modelmount.yaml; do
 		diff --unified "$ROOT/$file" "$WORK/$file" || die "$file is not current: \`make generate\` writes it anew"
 	done
-	[[ $(sed -n 's/^appVersion: //p' "$CHART/Chart.yaml") == "$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)" ]] ||
+	[[ $(sed -n 's/^appVersion: //p' "$CHART/Chart.yaml") == "$(version)" ]] ||
 		die "the chart's appVersion is not the version in Cargo.toml"
 	echo "generated files: ok"
 }
@@ -110,8 +110,7 @@ only() { awk -v RS='---\n' -v kinds="$1" '$0 ~ "(^|\n)kind: (" kinds ")\n" { pri
 apply() {
 	local values name profile namespace
 	if ! have kube-apiserver || ! can_mount; then
-		in_ci && die "needs root and the tools of the group e2e"
-		skip "chart.sh apply" "needs root and the tools of the group e2e"
+		unchecked "chart.sh apply" "needs root and the tools of the group e2e"
 		return
 	fi
 	"$CLUSTER" up --api-only --owner $$

@@ -6,7 +6,7 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
-ARCHIVE=$(echo "${CARGO_TARGET_DIR:-$ROOT/target}"/image/modelmount-*-linux-amd64.oci.tar)
+ARCHIVE=$(image_archive)
 DNS_ADDRESS=127.0.53.77 # all of 127.0.0.0/8 is this machine, and nobody else is likely to serve names there
 DNS_NAME=models.example
 HOSTS_NAME=hosts.example
@@ -14,9 +14,9 @@ HOSTS_NAME=hosts.example
 needs() {
 	local tool
 	for tool in containerd ctr runc nginx openssl python3 csi-sanity; do
-		have "$tool" || { skip "running the image" "needs $tool"; exit 0; }
+		have "$tool" || { unchecked "running the image" "needs $tool"; exit 0; }
 	done
-	can_mount || { skip "running the image" "needs root and the right to mount"; exit 0; }
+	can_mount || { unchecked "running the image" "needs root and the right to mount"; exit 0; }
 	[[ -f $ARCHIVE ]] || die "no image in ${ARCHIVE%/*}: run \`make image\` first"
 }
 

@@ -23,7 +23,7 @@ revision() {
 	echo "$(git rev-parse HEAD)$dirty"
 }
 
-VERSION=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' Cargo.toml)
+VERSION=$(version)
 REVISION=${REVISION:-$(revision)}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 IMAGE=${IMAGE:-ghcr.io/modelmount/modelmount:$VERSION}

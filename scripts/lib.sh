@@ -36,6 +36,18 @@ skip() {
 	[[ -z ${MODELMOUNT_SKIP_FILE:-} ]] || printf '%s\t%s\n' "$1" "$2" >>"$MODELMOUNT_SKIP_FILE"
 }
 
+# unchecked WHAT REASON: the same for a check that is a step of its own: in CI it is a failure at once.
+unchecked() {
+	if in_ci; then die "$1: $2"; fi
+	skip "$1" "$2"
+}
+
+# The version in Cargo.toml.
+version() { sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml"; }
+
+# Where `make image` puts the image.
+image_archive() { echo "${CARGO_TARGET_DIR:-$ROOT/target}/image/modelmount-$(version)-linux-amd64.oci.tar"; }
+
 # True if this process may mount: root in a container often may not.
 can_mount() { [[ $(id -u) == 0 ]] && unshare --mount true 2>/dev/null; }
 

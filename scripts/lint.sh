@@ -10,12 +10,6 @@ run() {
 	"$@"
 }
 
-# What can't be checked here is said, and in CI is a failure.
-unchecked() {
-	if in_ci; then die "$1: $2"; fi
-	skip "$1" "$2"
-}
-
 # The library's features, `default` excepted.
 features() {
 	cargo metadata --locked --no-deps --format-version 1 | python3 -c '

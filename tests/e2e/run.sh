@@ -16,13 +16,11 @@ if [[ ${1:-} == --keep ]]; then
 	shift
 fi
 if ! can_mount; then
-	if in_ci; then die "the end-to-end tests need root and the right to mount"; fi
-	skip "the end-to-end tests" "need root and the right to mount"
+	unchecked "the end-to-end tests" "need root and the right to mount"
 	exit 0
 fi
 scripts/tools.sh e2e
-VERSION=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' Cargo.toml)
-MODELMOUNT_IMAGE=$(realpath "${MODELMOUNT_IMAGE:-${CARGO_TARGET_DIR:-$ROOT/target}/image/modelmount-$VERSION-linux-amd64.oci.tar}")
+MODELMOUNT_IMAGE=$(realpath "${MODELMOUNT_IMAGE:-$(image_archive)}")
 [[ -f $MODELMOUNT_IMAGE ]] || die "no image $MODELMOUNT_IMAGE: run \`make image\` first"
 export MODELMOUNT_IMAGE
 
