@@ -105,20 +105,17 @@ have_go() {
 	[[ $GO_CHECKED == yes ]]
 }
 
-go_tool() {
-	local name=$1 module=$2 version=$3
-	installed "$name" "$version" && return
-	have_go || { missing "$name" "needs Go $GO_NEEDED or newer"; return; }
-	pinned "$name" "$version" env GOBIN="$TOOLS/bin" GOFLAGS=-modcacherw go install "$module@$version"
+# go_built NAME VERSION COMMAND...: as `pinned`, for what Go builds.
+go_built() {
+	installed "$1" "$2" && return
+	have_go || { missing "$1" "needs Go $GO_NEEDED or newer"; return; }
+	pinned "$@"
 }
 
+go_tool() { go_built "$1" "$3" env GOBIN="$TOOLS/bin" GOFLAGS=-modcacherw go install "$2@$3"; }
+
 # For a module whose go.mod replaces others, which `go install` refuses: it is built as the main module, from Go's copy.
-go_tool_with_replacements() {
-	local name=$1 module=$2 version=$3
-	installed "$name" "$version" && return
-	have_go || { missing "$name" "needs Go $GO_NEEDED or newer"; return; }
-	pinned "$name" "$version" build_go_tool "$name" "$module" "$version"
-}
+go_tool_with_replacements() { go_built "$1" "$3" build_go_tool "$1" "$2" "$3"; }
 
 build_go_tool() {
 	local name=$1 module=$2 version=$3 source
@@ -134,8 +131,7 @@ go_source() {
 
 # The definition of PodMonitor, in crds/. The stamp for all tools is an executable in bin/: here, a directory.
 prometheus_operator_crds() {
-	have_go || { missing prometheus-operator-crds "needs Go $GO_NEEDED or newer"; return; }
-	pinned prometheus-operator-crds "$PROMETHEUS_OPERATOR" copy_prometheus_operator_crds "$PROMETHEUS_OPERATOR"
+	go_built prometheus-operator-crds "$PROMETHEUS_OPERATOR" copy_prometheus_operator_crds "$PROMETHEUS_OPERATOR"
 }
 
 copy_prometheus_operator_crds() {
@@ -152,12 +148,7 @@ module_version() { sed -n "s|^\t$2 \(v[^ ]*\).*|\1|p" "$1/go.mod"; }
 
 # go_program NAME VERSION DIRECTORY [LINKER_FLAGS]: one of the programs that the module in the directory lists. For those
 # that `go install` refuses, since their own modules replace others by directories of their repositories.
-go_program() {
-	local name=$1 version=$2
-	installed "$name" "$version" && return
-	have_go || { missing "$name" "needs Go $GO_NEEDED or newer"; return; }
-	pinned "$name" "$version" build_go_program "$name" "$3" "${4:-}"
-}
+go_program() { go_built "$1" "$2" build_go_program "$1" "$3" "${4:-}"; }
 
 build_go_program() {
 	local package
