@@ -88,13 +88,6 @@ fn log(log: &Log) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An error and what lies at its bottom, in one line: the layers between say things like "transport error".
-fn with_cause(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    let cause = causes.last().map(|cause| format!(": {cause}")).unwrap_or_default();
-    format!("{error}{cause}")
-}
-
 /// What all sources of this process share. An authority that can't be trusted is a matter of configuration.
 fn context(policy: Policy, trust: &Trust) -> Result<Context, Failure> {
     CaCertificates::read(&trust.ca_file)

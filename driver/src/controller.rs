@@ -79,11 +79,12 @@ impl ControllerService {
                  a PersistentVolume of your own"
             ))));
         }
+        let anonymous = secrets.is_empty();
         let resolved = async {
-            let source = request.open(&secrets.clone().into_iter().collect(), &self.context)?;
+            let source = request.open(&secrets.into_iter().collect(), &self.context)?;
             request.resolve(&*source).await
         };
-        let manifest = resolved.await.map_err(|error| unresolved(&error, secrets.is_empty()))?;
+        let manifest = resolved.await.map_err(|error| unresolved(&error, anonymous))?;
         let capacity_bytes = capacity::capacity(uri, manifest.known_bytes(), capacity_range.as_ref(), ignore_capacity)?;
         let volume_id = volume_id(&name, &attributes);
         // A digest pins the content itself.

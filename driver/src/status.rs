@@ -58,12 +58,15 @@ pub fn status(error: &modelmount::Error) -> Status {
 
 impl From<MountError> for Status {
     fn from(error: MountError) -> Self {
-        let text = match error.source() {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        };
-        Self::new(mount_code(&error), message(&text))
+        Self::new(mount_code(&error), message(&with_cause(&error)))
     }
+}
+
+/// An error and what lies at its bottom, in one line: the layers between say things like "transport error".
+pub fn with_cause(error: &(dyn StdError + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    let cause = causes.last().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}")
 }
 
 /// Whether kubelet takes the code as the end of the matter: it then forgets the volume without unpublishing it.

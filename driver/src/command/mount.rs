@@ -7,13 +7,14 @@ use modelmount::{Digest, ModelUri, fetch::Amounts, model};
 use tonic::{Code, Request, Status};
 
 use super::terminal::Display;
-use super::{Failure, runtime, with_cause};
+use super::{Failure, runtime};
 use crate::args::{Mount, Unmount};
 use crate::client::connect;
 use crate::csi::node_client::NodeClient;
 use crate::csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode};
 use crate::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
 use crate::publisher::PROGRESS_METADATA;
+use crate::status::with_cause;
 
 /// Deadline of each call: after it the plugin tells how far it is, and is asked again.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -88,6 +89,6 @@ fn amounts(status: &Status) -> Option<Amounts> {
     Some(Amounts { bytes_done: bytes_done?, bytes_total: bytes_total?, ..Amounts::default() })
 }
 
-fn unreachable_plugin(error: impl std::error::Error) -> Failure {
+fn unreachable_plugin(error: impl std::error::Error + 'static) -> Failure {
     Failure::Failed(with_cause(&error))
 }

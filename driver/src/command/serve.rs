@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tonic::transport::Server as Transport;
 
-use super::{Failure, context, with_cause};
+use super::{Failure, context};
 use crate::args::{Controller, Node, Ports};
 use crate::controller::ControllerService;
 use crate::csi::controller_server::ControllerServer;
@@ -30,6 +30,7 @@ use crate::privileges;
 use crate::publisher::Publisher;
 use crate::registration;
 use crate::selinux;
+use crate::status::with_cause;
 use crate::taint::{Schedule, StartupTaint};
 
 /// How often the cache's disk is looked at.
@@ -165,6 +166,6 @@ fn configuration(error: modelmount::Error) -> Failure {
     Failure::Configuration(error.report())
 }
 
-fn configuration_text(error: impl std::error::Error) -> Failure {
+fn configuration_text(error: impl std::error::Error + 'static) -> Failure {
     Failure::Configuration(with_cause(&error))
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
-use crate::status::message;
+use crate::status::{message, with_cause};
 
 /// What went wrong, as far as a caller needs to know it to decide what to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,9 +89,7 @@ impl ApiError {
 
     /// The whole of it in one line: what was tried, and what lies at the bottom of the failure.
     pub fn report(&self) -> String {
-        let causes = std::iter::successors(self.source(), |cause| (*cause).source());
-        let cause = causes.last().map(|cause| format!(": {cause}")).unwrap_or_default();
-        message(&format!("{}{cause}", self.context))
+        message(&with_cause(self))
     }
 }
 
