@@ -32,6 +32,7 @@ pub mod policy;
 pub mod select;
 pub mod size;
 pub mod source;
+pub mod unpack;
 pub mod uri;
 
 pub use cache::{Cache, Snapshot};
@@ -40,7 +41,7 @@ pub use credentials::{Credentials, Secret};
 pub use error::{Error, ErrorKind, Result};
 pub use fetch::{Limits, Transfers};
 pub use manifest::{Digest, Entry, Manifest, RelPath};
-pub use model::ModelRequest;
+pub use model::{Model, ModelRequest};
 pub use policy::Policy;
 pub use select::Selection;
 pub use source::{Context, Source};

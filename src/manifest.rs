@@ -5,172 +5,22 @@
 //! another. Everything here is pure: no I/O.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::select::Selection;
+use crate::unpack::{Archives, Unpack};
 use crate::uri::ModelUri;
+
+mod digest;
+mod path;
+
+pub use digest::Digest;
+pub use path::RelPath;
 
 /// Most files that one model may have. A bound on memory (about 300 bytes each), not a recommendation.
 pub const MAX_ENTRIES: usize = 500_000;
-
-/// A SHA-256 digest, written `sha256:` and 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Digest([u8; 32]);
-
-impl Digest {
-    /// The digest of `bytes`.
-    pub fn of(bytes: impl AsRef<[u8]>) -> Self {
-        Self(Sha256::digest(bytes).into())
-    }
-
-    /// Takes what a finished hasher gives.
-    pub(crate) fn from_hasher(hasher: Sha256) -> Self {
-        Self(hasher.finalize().into())
-    }
-
-    /// The 64 hexadecimal digits alone, as used in file names.
-    pub fn hex(&self) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut hex = String::with_capacity(64);
-        for byte in self.0 {
-            hex.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            hex.push(char::from(DIGITS[usize::from(byte & 15)]));
-        }
-        hex
-    }
-
-    /// Parses exactly 64 lower-case hexadecimal digits; anything else is `None`.
-    pub fn from_hex(hex: &str) -> Option<Self> {
-        let nibble = |byte: u8| match byte {
-            b'0'..=b'9' => Some(byte - b'0'),
-            b'a'..=b'f' => Some(byte - b'a' + 10),
-            _ => None,
-        };
-        let digits: &[u8; 64] = hex.as_bytes().try_into().ok()?;
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-        }
-        Some(Self(bytes))
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Digest {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        text.strip_prefix("sha256:").and_then(Self::from_hex).ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidArgument,
-                "a digest is written \"sha256:\" followed by 64 lower-case hexadecimal digits",
-            )
-        })
-    }
-}
-
-impl Serialize for Digest {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Digest {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// A path below a model's root: relative, of non-empty components, none of them `.` or `..`, without control
-/// characters, and short enough for every Linux file system.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RelPath(Box<str>);
-
-impl RelPath {
-    /// Longest path, in bytes: PATH_MAX less room for the directory that the model lies in.
-    const MAX_LEN: usize = 3072;
-    /// Longest component, in bytes: NAME_MAX of ext4, xfs and btrfs.
-    const MAX_COMPONENT: usize = 255;
-
-    /// Checks `path`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`] saying what is wrong with it.
-    pub fn parse(path: &str) -> Result<Self> {
-        let problem = if path.is_empty() {
-            "is empty"
-        } else if path.len() > Self::MAX_LEN {
-            "is too long for a path"
-        } else if path.chars().any(char::is_control) {
-            "contains a control character"
-        } else if path.starts_with('/') {
-            "is absolute"
-        } else if path.split('/').any(str::is_empty) {
-            "has an empty component (two slashes in a row, or one at the end)"
-        } else if path.split('/').any(|component| component == "." || component == "..") {
-            "has a component \".\" or \"..\""
-        } else if path.split('/').any(|component| component.len() > Self::MAX_COMPONENT) {
-            "has a component of more than 255 bytes"
-        } else {
-            return Ok(Self(path.into()));
-        };
-        let shown: String = path.chars().take(120).collect();
-        Err(Error::new(ErrorKind::InvalidArgument, format!("the name {shown:?} {problem}")))
-    }
-
-    /// The path's text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// All proper ancestors, outermost first: `a`, `a/b` for `a/b/c`.
-    pub fn ancestors(&self) -> impl Iterator<Item = &str> {
-        self.0.match_indices('/').map(|(i, _)| &self.0[..i])
-    }
-}
-
-impl TryFrom<String> for RelPath {
-    type Error = Error;
-
-    fn try_from(path: String) -> Result<Self> {
-        Self::parse(&path)
-    }
-}
-
-impl From<RelPath> for String {
-    fn from(path: RelPath) -> Self {
-        path.0.into()
-    }
-}
-
-impl fmt::Display for RelPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for RelPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
 
 /// One file as a source lists it.
 #[derive(Clone, Debug)]
@@ -186,6 +36,9 @@ pub struct Item {
     pub validator: Option<String>,
     /// The content's digest, if the source declares it; it is verified.
     pub digest: Option<Digest>,
+    /// Set for a file that stands for the files in it, as an image's layer does. A model that is one archive need not be
+    /// marked: [`Manifest::build`] knows those by the attribute `unpack`.
+    pub unpack: Option<Unpack>,
 }
 
 /// A source's answer: which files there are, at which revision.
@@ -217,33 +70,38 @@ pub struct Entry {
     pub digest: Option<Digest>,
     /// Identity of this file at this version in this store: the digest of store, locator, validator and size.
     pub origin: Digest,
+    /// Set for a file that stands for the files in it.
+    pub unpack: Option<Unpack>,
+    /// Which of the model's sources has it: an index, 0 for a model with one.
+    pub part: usize,
 }
 
 /// A model, pinned: which files, and which version of each.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    uri: ModelUri,
+    name: String,
     revision: Option<String>,
     entries: Vec<Entry>,
     id: Digest,
 }
 
 impl Manifest {
-    /// Selects, checks and sorts a listing.
+    /// Selects, checks and sorts a listing. `archives` says what becomes of a model that is one single file.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when nothing is listed or selected; [`ErrorKind::FailedPrecondition`] when a selected
     /// name can't be a file name or stands in the way of another; [`ErrorKind::ResourceExhausted`] for more than
     /// [`MAX_ENTRIES`] files.
-    pub fn build(uri: &ModelUri, listing: Listing, selection: &Selection) -> Result<Self> {
+    pub fn build(uri: &ModelUri, listing: Listing, selection: &Selection, archives: Archives) -> Result<Self> {
         let Listing { store, revision, items, exact } = listing;
         if items.is_empty() {
             return Err(Error::new(ErrorKind::NotFound, format!("{uri} has no files: check the path in the URI")));
         }
         let listed = items.len();
-        let mut entries = BTreeMap::new();
+        let mut entries = Vec::new();
         for item in items {
-            if !exact && !selection.selects(&item.path) {
+            // What stands for other files is selected from, and not selected.
+            if item.unpack.is_none() && !exact && !selection.selects(&item.path) {
                 continue;
             }
             let path = RelPath::parse(&item.path).map_err(|error| {
@@ -254,16 +112,15 @@ impl Manifest {
                 )
             })?;
             let origin = origin(&store, &item);
-            let Item { size, locator, validator, digest, .. } = item;
-            let entry = Entry { path: path.clone(), size, locator, validator, digest, origin };
-            if entries.insert(path.clone(), entry).is_some() {
-                return Err(conflict(uri, path.as_str(), "is listed twice"));
-            }
+            let Item { size, locator, validator, digest, unpack, .. } = item;
+            let unpack = match unpack {
+                Some(unpack) => Some(Unpack { selection: selection.clone(), ..unpack }),
+                None if exact => archives.unpack(&path),
+                None => None,
+            };
+            entries.push(Entry { path, size, locator, validator, digest, origin, unpack, part: 0 });
             if entries.len() > MAX_ENTRIES {
-                return Err(Error::new(
-                    ErrorKind::ResourceExhausted,
-                    format!("{uri} has more than {MAX_ENTRIES} files: name a path further down, or use allowPatterns"),
-                ));
+                return Err(too_many(uri.to_string()));
             }
         }
         if entries.is_empty() {
@@ -274,19 +131,58 @@ impl Manifest {
                 ),
             ));
         }
-        for path in entries.keys() {
-            if let Some(file) = path.ancestors().find(|ancestor| entries.contains_key(&RelPath((*ancestor).into()))) {
-                return Err(conflict(uri, file, &format!("is a file and also the directory of \"{path}\"")));
-            }
-        }
-        let entries: Vec<Entry> = entries.into_values().collect();
-        let id = identity(entries.iter().map(|entry| (&entry.path, entry.origin)));
-        Ok(Self { uri: uri.clone(), revision, entries, id })
+        Self::new(uri.to_string(), revision, entries)
     }
 
-    /// The URI that this was resolved from.
-    pub fn uri(&self) -> &ModelUri {
-        &self.uri
+    /// Several models in one directory tree, each below its path; `None` is the tree's root. The index of a model is
+    /// the [`Entry::part`] of its files.
+    ///
+    /// # Errors
+    /// As [`Self::build`], when files of two models are in each other's way.
+    pub fn join(models: Vec<(Option<RelPath>, Self)>) -> Result<Self> {
+        let mut entries = Vec::new();
+        let (mut names, mut revisions) = (Vec::new(), Vec::new());
+        for (part, (below, model)) in models.into_iter().enumerate() {
+            for mut entry in model.entries {
+                if let Some(below) = &below {
+                    entry.path = below.join(&entry.path).map_err(|error| error.within(&model.name))?;
+                    entry.unpack = entry.unpack.map(|unpack| unpack.moved(below)).transpose()?;
+                }
+                entry.part = part;
+                entries.push(entry);
+            }
+            revisions.extend(model.revision.map(|revision| format!("{} {revision}", model.name)));
+            names.push(model.name);
+        }
+        let name = names.join(", ");
+        if entries.len() > MAX_ENTRIES {
+            return Err(too_many(name));
+        }
+        Self::new(name, (!revisions.is_empty()).then(|| revisions.join(", ")), entries)
+    }
+
+    /// Sorts the files and checks that they can lie in one directory tree.
+    fn new(name: String, revision: Option<String>, entries: Vec<Entry>) -> Result<Self> {
+        let mut sorted = BTreeMap::new();
+        for entry in entries {
+            if let Some(entry) = sorted.insert(entry.path.clone(), entry) {
+                return Err(conflict(&name, entry.path.as_str(), "is there twice"));
+            }
+        }
+        let is_file = |path: &str| sorted.get(path).is_some_and(|entry: &Entry| entry.unpack.is_none());
+        for path in sorted.keys() {
+            if let Some(file) = path.ancestors().find(|ancestor| is_file(ancestor)) {
+                return Err(conflict(&name, file, &format!("is a file and also the directory of \"{path}\"")));
+            }
+        }
+        let entries: Vec<Entry> = sorted.into_values().collect();
+        let id = identity(entries.iter().map(|entry| (&entry.path, entry.origin, entry.unpack.as_ref())));
+        Ok(Self { name, revision, entries, id })
+    }
+
+    /// What to call it: the URI that it was resolved from, as it may be shown; of several, all.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The pinned revision, for sources that have one.
@@ -312,6 +208,19 @@ impl Manifest {
         self.entries.iter().all(|entry| entry.validator.is_some())
     }
 
+    /// The largest file of each of the model's sources: whoever may read those may have the model. Being able to list it
+    /// does not say that.
+    pub fn witnesses(&self) -> Vec<Entry> {
+        let mut largest = BTreeMap::new();
+        for entry in &self.entries {
+            let known = largest.entry(entry.part).or_insert(entry);
+            if entry.size > known.size {
+                *known = entry;
+            }
+        }
+        largest.into_values().cloned().collect()
+    }
+
     /// Sum of all known sizes, in bytes.
     pub fn known_bytes(&self) -> u64 {
         self.entries.iter().filter_map(|entry| entry.size).fold(0, u64::saturating_add)
@@ -329,126 +238,33 @@ fn origin(store: &str, item: &Item) -> Digest {
     Digest::from_hasher(hasher)
 }
 
-/// The id of a manifest with these paths, sorted, and origins.
-pub(crate) fn identity<'a>(files: impl IntoIterator<Item = (&'a RelPath, Digest)>) -> Digest {
+/// The id of a manifest with these paths, sorted, and origins, and with what is unpacked.
+pub(crate) fn identity<'a>(files: impl IntoIterator<Item = (&'a RelPath, Digest, Option<&'a Unpack>)>) -> Digest {
     let mut hasher = Sha256::new();
     hasher.update("modelmount manifest 1\n");
-    for (path, origin) in files {
+    for (path, origin, unpack) in files {
         hasher.update(format!("{} {path}\0", origin.hex()));
+        if let Some(unpack) = unpack {
+            // An origin begins with a hexadecimal digit: no plain file's line looks like this.
+            hasher.update(format!("unpack {}\0", unpack.canonical()));
+        }
     }
     Digest::from_hasher(hasher)
 }
 
-fn conflict(uri: &ModelUri, path: &str, problem: &str) -> Error {
+fn too_many(name: String) -> Error {
+    Error::new(
+        ErrorKind::ResourceExhausted,
+        format!("{name} has more than {MAX_ENTRIES} files: name a path further down, or use allowPatterns"),
+    )
+}
+
+fn conflict(name: &str, path: &str, problem: &str) -> Error {
     Error::new(
         ErrorKind::FailedPrecondition,
-        format!("{uri} can't be laid out as files: \"{path}\" {problem}; exclude one with ignorePatterns"),
+        format!("{name} can't be laid out as files: \"{path}\" {problem}; exclude one with ignorePatterns"),
     )
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn item(path: &str) -> Item {
-        let validator = Some("\"1\"".to_owned());
-        Item { path: path.into(), size: Some(3), locator: path.into(), validator, digest: None }
-    }
-
-    fn build(paths: &[&str], selection: &Selection) -> Result<Manifest> {
-        let items = paths.iter().map(|path| item(path)).collect();
-        let listing = Listing { store: "s3|h|b".into(), revision: None, items, exact: false };
-        Manifest::build(&ModelUri::parse("s3://b/m")?, listing, selection)
-    }
-
-    #[test]
-    fn entries_are_sorted_and_the_id_does_not_depend_on_the_listing_order() {
-        let all = Selection::default();
-        let one = build(&["b", "a/x", "a/é +%#"], &all).unwrap();
-        let two = build(&["a/é +%#", "b", "a/x"], &all).unwrap();
-        assert_eq!(one.id(), two.id());
-        let paths: Vec<_> = one.entries().iter().map(|entry| entry.path.as_str()).collect();
-        assert_eq!(paths, ["a/x", "a/é +%#", "b"]);
-        assert_eq!(one.known_bytes(), 9);
-    }
-
-    #[test]
-    fn the_id_of_a_version_is_the_same_for_ever() {
-        let manifest = build(&["a", "b/c"], &Selection::default()).unwrap();
-        // Persistent volumes are pinned to such ids. Worked out apart from this code.
-        assert_eq!(manifest.id().hex(), "172c41d82cae380312ac68f1dd63379a25ba7a38229e40d6fd40aceb69bc86a4");
-        assert!(manifest.tells_versions());
-    }
-
-    #[test]
-    fn a_file_without_a_validator_has_no_version() {
-        let items = vec![item("a"), Item { validator: None, ..item("b") }];
-        let listing = Listing { store: "https://h".into(), revision: None, items, exact: false };
-        let uri = ModelUri::parse("https://h/m").unwrap();
-        assert!(!Manifest::build(&uri, listing, &Selection::default()).unwrap().tells_versions());
-    }
-
-    #[test]
-    fn each_part_of_an_origin_changes_it() {
-        let base = origin("s", &item("k"));
-        assert_ne!(base, origin("s2", &item("k")));
-        assert_ne!(base, origin("s", &item("k2")));
-        assert_ne!(base, origin("s", &Item { validator: Some("\"2\"".into()), ..item("k") }));
-        assert_ne!(base, origin("s", &Item { validator: None, ..item("k") }));
-        assert_ne!(base, origin("s", &Item { size: Some(4), ..item("k") }));
-        assert_ne!(origin("ab", &item("c")), origin("a", &item("bc")));
-    }
-
-    #[test]
-    fn impossible_layouts_are_refused_unless_excluded() {
-        for (paths, hint) in [
-            (&["a", "a/b"][..], "also the directory"),
-            (&["a", "a"], "listed twice"),
-            (&["../etc/passwd"], "can't be laid out"),
-            (&["/etc/passwd"], "can't be laid out"),
-            (&["a//b"], "can't be laid out"),
-        ] {
-            let error = build(paths, &Selection::default()).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{paths:?}");
-            assert!(error.report().contains(hint), "{}", error.report());
-        }
-        let without = Selection::parse(None, Some("../*")).unwrap();
-        assert_eq!(build(&["../etc/passwd", "ok"], &without).unwrap().entries().len(), 1);
-    }
-
-    #[test]
-    fn nothing_listed_and_nothing_selected_are_told_apart() {
-        let error = build(&[], &Selection::default()).unwrap_err();
-        assert!(error.kind() == ErrorKind::NotFound && error.to_string().contains("has no files"));
-        let error = build(&["a.bin"], &Selection::parse(Some("*.json"), None).unwrap()).unwrap_err();
-        assert!(error.kind() == ErrorKind::NotFound && error.to_string().contains("none of the 1 files"));
-    }
-
-    #[test]
-    fn digests_are_parsed_strictly() {
-        let good = Digest::of("x").to_string();
-        assert_eq!(good.parse::<Digest>().unwrap().to_string(), good);
-        for bad in ["", "sha256:", "sha256:../../etc", &good.to_uppercase(), &format!("{good}0"), &good[7..]] {
-            assert!(bad.parse::<Digest>().is_err(), "{bad}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_rel_path_never_leaves_its_root(text in "[a./\\\\\0é]{0,12}") {
-            if let Ok(path) = RelPath::parse(&text) {
-                let joined = std::path::Path::new("/root").join(path.as_str());
-                prop_assert!(joined.components().all(|c| c != std::path::Component::ParentDir));
-                prop_assert!(joined.starts_with("/root") && joined != std::path::Path::new("/root"));
-                prop_assert_eq!(path.as_str(), text);
-            }
-        }
-
-        #[test]
-        fn digest_hex_round_trips(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let digest = Digest::of(&bytes);
-            prop_assert_eq!(Digest::from_hex(&digest.hex()), Some(digest));
-        }
-    }
-}
+mod tests;

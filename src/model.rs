@@ -1,21 +1,29 @@
-//! What a user asks for: one model, by the attributes of a volume.
+//! What a user asks for: a model, or several in one volume, by the attributes of the volume.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
+use serde::Deserialize;
+
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Digest, Manifest};
+use crate::manifest::{Digest, Entry, Manifest, RelPath};
 use crate::select::Selection;
-use crate::source::{self, Context, Options, Source};
+use crate::source::{self, ByteStream, Context, Options, Portion, Registration, Source};
+use crate::unpack::Archives;
 use crate::uri::ModelUri;
 
 /// Attribute: the model's URI.
 pub const MODEL_URI: &str = "modelUri";
+/// Attribute: several models, as a JSON list of `{"uri": "s3://…", "path": "directory"}`.
+pub const MODEL_URIS: &str = "modelUris";
 /// Attribute: files to take.
 pub const ALLOW_PATTERNS: &str = "allowPatterns";
 /// Attribute: files to leave.
 pub const IGNORE_PATTERNS: &str = "ignorePatterns";
+/// Attribute: what becomes of an archive; see [`Archives`].
+pub const UNPACK: &str = "unpack";
 /// Attribute: the digest that the model must have.
 pub const DIGEST: &str = "digest";
 
@@ -23,53 +31,91 @@ pub const DIGEST: &str = "digest";
 /// from a claim has it, so that every node mounts what the claim was given, or nothing.
 pub const PIN: &str = "pin";
 
-const COMMON: &[&str] = &[MODEL_URI, ALLOW_PATTERNS, IGNORE_PATTERNS, DIGEST, PIN];
+/// Attribute of the sources that have revisions. In a volume of several models each URI names its own.
+const REVISION: &str = "revision";
 
-/// One model as a user asks for it, checked as far as that goes without asking the source.
+const COMMON: &[&str] = &[MODEL_URI, MODEL_URIS, ALLOW_PATTERNS, IGNORE_PATTERNS, UNPACK, DIGEST, PIN];
+
+/// Most models of one volume. Each costs at least one request whenever the volume is published.
+pub const MAX_MODELS: usize = 64;
+
+/// One volume's content as a user asks for it, checked as far as that goes without asking a source.
 #[derive(Clone, Debug)]
 pub struct ModelRequest {
-    uri: ModelUri,
+    /// Never empty.
+    parts: Vec<Part>,
     selection: Selection,
+    archives: Archives,
     digest: Option<Digest>,
     pin: Option<Digest>,
+}
+
+/// One model of a volume.
+#[derive(Clone, Debug)]
+struct Part {
+    uri: ModelUri,
+    /// The directory of the volume that it is laid out in; `None` is the volume's root.
+    below: Option<RelPath>,
     options: Options,
 }
 
 impl ModelRequest {
-    /// Reads the attributes of a volume. Every attribute must be one that modelmount or the URI's source knows.
+    /// Reads the attributes of a volume. Every attribute must be one that modelmount or the source of a URI knows.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`], naming the attribute and what to change.
     pub fn from_attributes(attributes: &BTreeMap<String, String>) -> Result<Self> {
         let get = |key: &str| attributes.get(key).map(String::as_str);
-        let Some(uri) = get(MODEL_URI) else {
-            let hint = attributes.keys().find(|key| is_misspelt(key, MODEL_URI));
-            let hint = hint.map(|key| format!(" (there is \"{key}\")")).unwrap_or_default();
-            return Err(invalid(format!(
-                "no attribute \"{MODEL_URI}\"{hint}: give the model's URI, for instance s3://bucket/model"
-            )));
+        let models = match (get(MODEL_URI), get(MODEL_URIS)) {
+            (Some(uri), None) => vec![(ModelUri::parse(uri).map_err(|error| error.within(MODEL_URI))?, None)],
+            (None, Some(list)) => parse_list(list).map_err(|error| error.within(MODEL_URIS))?,
+            (Some(_), Some(_)) => {
+                return Err(invalid(format!("both {MODEL_URI} and {MODEL_URIS} are given: keep one of them")));
+            }
+            (None, None) => return Err(no_uri(attributes)),
         };
-        let uri = ModelUri::parse(uri).map_err(|error| error.within(MODEL_URI))?;
-        let registration = source::registration(&uri)?;
-        let mut options = Options::new();
+        let several = models.len() > 1;
+        let mut parts = Vec::new();
+        for (uri, below) in models {
+            let registration = source::registration(&uri)?;
+            parts.push((Part { uri, below, options: Options::new() }, registration));
+        }
         for (key, value) in attributes {
             if COMMON.contains(&key.as_str()) {
                 continue;
             }
-            if !registration.attributes.iter().any(|attribute| attribute.name == key) {
-                return Err(unknown_attribute(key, &uri, registration));
+            if several && key == REVISION {
+                let text = format!("the attribute {REVISION} does not say whose: write @revision into the URIs");
+                return Err(invalid(text));
             }
-            options.insert(key.clone(), value.clone());
+            let mut known = false;
+            for (part, registration) in &mut parts {
+                if registration.attributes.iter().any(|attribute| attribute.name == key) {
+                    part.options.insert(key.clone(), value.clone());
+                    known = true;
+                }
+            }
+            if !known {
+                return Err(unknown_attribute(key, parts.iter().map(|(_, registration)| *registration)));
+            }
         }
+        let parts = parts.into_iter().map(|(part, _)| part).collect();
         let digest = |key| get(key).map(str::parse).transpose().map_err(|error: Error| error.within(key));
         let (digest, pin) = (digest(DIGEST)?, digest(PIN)?);
         let selection = Selection::parse(get(ALLOW_PATTERNS), get(IGNORE_PATTERNS))?;
-        Ok(Self { uri, selection, digest, pin, options })
+        let archives = get(UNPACK).map(str::parse).transpose().map_err(|error: Error| error.within(UNPACK))?;
+        Ok(Self { parts, selection, archives: archives.unwrap_or_default(), digest, pin })
     }
 
-    /// The model's URI.
-    pub fn uri(&self) -> &ModelUri {
-        &self.uri
+    /// The URIs; at least one.
+    pub fn uris(&self) -> impl Iterator<Item = &ModelUri> {
+        self.parts.iter().map(|part| &part.uri)
+    }
+
+    /// What to call it: its URI, as it may be shown; of several, all.
+    pub fn name(&self) -> String {
+        let names: Vec<_> = self.uris().map(ToString::to_string).collect();
+        names.join(", ")
     }
 
     /// The digest that the model must have, if the user named one: see [`crate::content::content_digest`]; for a
@@ -78,28 +124,35 @@ impl ModelRequest {
         self.digest
     }
 
-    /// Opens the model's source with the caller's credentials. No I/O.
+    /// Opens the model's sources with the caller's credentials. No I/O.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for options or credentials of wrong form.
-    pub fn open(&self, credentials: &Credentials, context: &Context) -> Result<Arc<dyn Source>> {
-        (source::registration(&self.uri)?.open)(&self.uri, &self.options, credentials, context)
+    pub fn open(&self, credentials: &Credentials, context: &Context) -> Result<Model> {
+        let open =
+            |part: &Part| (source::registration(&part.uri)?.open)(&part.uri, &part.options, credentials, context);
+        Ok(Model { sources: self.parts.iter().map(open).collect::<Result<_>>()? })
     }
 
-    /// Asks the source what the model consists of.
+    /// Asks the sources what the model consists of.
     ///
     /// # Errors
-    /// Those of [`Source::list`] and [`Manifest::build`]; [`ErrorKind::FailedPrecondition`] when the source has another
-    /// version than the one that the request is pinned to.
-    pub async fn resolve(&self, source: &dyn Source) -> Result<Manifest> {
-        let manifest = Manifest::build(&self.uri, source.list().await?, &self.selection)?;
+    /// Those of [`Source::list`], [`Manifest::build`] and [`Manifest::join`]; [`ErrorKind::FailedPrecondition`] when the
+    /// source has another version than the one that the request is pinned to.
+    pub async fn resolve(&self, model: &Model) -> Result<Manifest> {
+        let listings = try_join_all(model.sources.iter().map(|source| source.list())).await?;
+        let build = |(part, listing): (&Part, _)| {
+            let manifest = Manifest::build(&part.uri, listing, &self.selection, self.archives)?;
+            Ok((part.below.clone(), manifest))
+        };
+        let manifest = Manifest::join(self.parts.iter().zip(listings).map(build).collect::<Result<_>>()?)?;
         match self.pin {
             Some(pin) if pin != manifest.id() => Err(Error::new(
                 ErrorKind::FailedPrecondition,
                 format!(
                     "{} is pinned to the version {pin}, and its source has the version {} by now: put the pinned one \
                      back, or make a new volume",
-                    self.uri,
+                    self.name(),
                     manifest.id()
                 ),
             )),
@@ -108,12 +161,92 @@ impl ModelRequest {
     }
 }
 
-fn unknown_attribute(key: &str, uri: &ModelUri, registration: &source::Registration) -> Error {
-    let own = registration.attributes.iter().map(|attribute| attribute.name);
-    let known: Vec<&str> = COMMON.iter().copied().chain(own).collect();
+/// A model whose sources were opened with somebody's credentials. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Never empty. Files say by [`Entry::part`] whose they are.
+    sources: Arc<[Arc<dyn Source>]>,
+}
+
+impl Model {
+    /// The sources, in the order of the request's URIs.
+    pub fn sources(&self) -> &[Arc<dyn Source>] {
+        &self.sources
+    }
+
+    /// Asks each source whether these credentials may read its share of the model: one question about its
+    /// [witness](Manifest::witnesses).
+    ///
+    /// # Errors
+    /// As [`Source::authorize`].
+    pub async fn authorize(&self, witnesses: &[Entry]) -> Result<()> {
+        let asked = witnesses.iter().map(|entry| async { self.source(entry)?.authorize(entry).await });
+        try_join_all(asked).await.map(drop)
+    }
+
+    /// Reads a file: see [`Source::read`].
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub async fn read(&self, entry: &Entry, portion: Portion) -> Result<ByteStream> {
+        self.source(entry)?.read(entry, portion).await
+    }
+
+    fn source(&self, entry: &Entry) -> Result<&Arc<dyn Source>> {
+        let lost = || Error::new(ErrorKind::Internal, format!("\"{}\" is of another model", entry.path));
+        self.sources.get(entry.part).ok_or_else(lost)
+    }
+}
+
+impl From<Arc<dyn Source>> for Model {
+    fn from(source: Arc<dyn Source>) -> Self {
+        Self { sources: Arc::new([source]) }
+    }
+}
+
+/// An element of the attribute `modelUris`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listed {
+    uri: String,
+    #[serde(default)]
+    path: String,
+}
+
+fn parse_list(text: &str) -> Result<Vec<(ModelUri, Option<RelPath>)>> {
+    const FORM: &str = r#"write a JSON list such as [{"uri":"s3://bucket/model","path":"base"}]"#;
+    let listed: Vec<Listed> =
+        serde_json::from_str(text).map_err(|error| Error::with_source(ErrorKind::InvalidArgument, FORM, error))?;
+    if listed.is_empty() || listed.len() > MAX_MODELS {
+        return Err(invalid(format!("the list has {} models: give 1 to {MAX_MODELS}", listed.len())));
+    }
+    listed
+        .into_iter()
+        .map(|Listed { uri, path }| {
+            let path = path.trim_end_matches('/');
+            let below = if matches!(path, "" | ".") { None } else { Some(RelPath::parse(path)?) };
+            Ok((ModelUri::parse(&uri)?, below))
+        })
+        .collect()
+}
+
+fn no_uri(attributes: &BTreeMap<String, String>) -> Error {
+    let hint = attributes.keys().find(|key| is_misspelt(key, MODEL_URI) || is_misspelt(key, MODEL_URIS));
+    let hint = hint.map(|key| format!(" (there is \"{key}\")")).unwrap_or_default();
+    invalid(format!("no attribute \"{MODEL_URI}\"{hint}: give the model's URI, for instance s3://bucket/model"))
+}
+
+fn unknown_attribute(key: &str, registrations: impl Iterator<Item = &'static Registration>) -> Error {
+    let own = registrations.flat_map(|registration| registration.attributes).map(|attribute| attribute.name);
+    let mut known = COMMON.to_vec();
+    for name in own {
+        if !known.contains(&name) {
+            known.push(name);
+        }
+    }
     let advice = match known.iter().find(|name| is_misspelt(key, name)) {
         Some(name) => format!("did you mean \"{name}\"?"),
-        None => format!("{}:// knows {}", uri.scheme(), known.join(", ")),
+        None => format!("known here are {}", known.join(", ")),
     };
     let shown: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
     invalid(format!("unknown attribute \"{shown}\": {advice}"))
@@ -152,7 +285,15 @@ mod tests {
             (&[("modelUri", "s4://b/m")], "no source reads the scheme s4://"),
             (&[("modelUri", "file:///m"), ("allowPattern", "*")], "did you mean \"allowPatterns\"?"),
             (&[("modelUri", "file:///m"), ("Allow-Patterns", "*")], "did you mean \"allowPatterns\"?"),
-            (&[("modelUri", "file:///m"), ("region", "x")], "file:// knows modelUri, allowPatterns"),
+            (&[("modelUri", "file:///m"), ("regoin", "x")], "known here are modelUri, modelUris, allowPatterns"),
+            (&[("modelUri", "file:///m"), ("unpack", "yes")], "unpack: \"yes\" is no way to unpack"),
+            (&[("modelUri", "file:///m"), ("modelUris", "[]")], "both modelUri and modelUris"),
+            (&[("modelUris", "[]")], "modelUris: the list has 0 models"),
+            (&[("modelUris", "s3://b/m")], "modelUris: write a JSON list"),
+            (&[("modelUris", r#"[{"url":"file:///m"}]"#)], "modelUris: write a JSON list"),
+            (&[("modelUris", r#"[{"uri":"file:///m","path":"../x"}]"#)], "a component \".\" or \"..\""),
+            (&[("modelUris", r#"[{"uri":"nonsense"}]"#)], "modelUris: \"nonsense\" is not a model URI"),
+            (&[("modelUris", r#"[{"uri":"file:///m"},{"uri":"file:///n"}]"#), ("revision", "x")], "@revision"),
             (&[("modelUri", "file:///m"), ("digest", "md5:x")], "digest: a digest is written"),
             (&[("modelUri", "file:///m"), ("pin", "main")], "pin: a digest is written"),
             (&[("modelUri", "file:///m"), ("ignorePatterns", "[a")], "ignorePatterns"),
@@ -162,5 +303,13 @@ mod tests {
             assert!(error.to_string().contains(hint), "{attributes:?}: {error}");
         }
         assert!(request(&[("modelUri", "file:///m"), ("allowPatterns", "*.json")]).is_ok());
+    }
+    #[test]
+    fn a_list_names_a_directory_for_each_model() {
+        let list = r#"[{"uri":"file:///base"},{"uri":"file:///lora","path":"adapters/lora/"}]"#;
+        let request = request(&[("modelUris", list)]).unwrap();
+        assert_eq!(request.name(), "file:///base, file:///lora");
+        let below: Vec<_> = request.parts.iter().map(|part| part.below.as_ref().map(RelPath::as_str)).collect();
+        assert_eq!(below, [None, Some("adapters/lora")]);
     }
 }

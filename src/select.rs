@@ -15,6 +15,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Selection {
     allow: Option<GlobSet>,
     ignore: GlobSet,
+    /// Both lists as they were written: what is different here may select differently.
+    text: String,
 }
 
 impl Selection {
@@ -23,9 +25,15 @@ impl Selection {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`], naming the pattern.
     pub fn parse(allow: Option<&str>, ignore: Option<&str>) -> Result<Self> {
+        let text = if allow.or(ignore).is_some() { format!("{allow:?} {ignore:?}") } else { String::new() };
         let allow = allow.map(|text| patterns("allowPatterns", text)).transpose()?;
         let ignore = ignore.map(|text| patterns("ignorePatterns", text)).transpose()?;
-        Ok(Self { allow: allow.filter(|set| !set.is_empty()), ignore: ignore.unwrap_or_default() })
+        Ok(Self { allow: allow.filter(|set| !set.is_empty()), ignore: ignore.unwrap_or_default(), text })
+    }
+
+    /// A text that is the same for equal patterns only; empty when there are none.
+    pub fn canonical(&self) -> &str {
+        &self.text
     }
 
     /// Whether the file at this path is wanted.

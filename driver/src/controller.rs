@@ -72,8 +72,8 @@ impl ControllerService {
         let (pin, ignore_capacity) = (class.pin, class.ignore_capacity);
         let model = class.model(self.api.as_ref()).await.map_err(|error| status(&error))?;
         let (mut attributes, request) = (model.attributes, model.request);
-        let uri = request.uri();
-        if uri.scheme().as_str() == "file" {
+        let uri = request.name();
+        if let Some(uri) = request.uris().find(|uri| uri.scheme().as_str() == "file") {
             return Err(Status::invalid_argument(message(&format!(
                 "{uri} names files of one node, which a StorageClass knows nothing of: name it in an inline volume, or in \
                  a PersistentVolume of your own"
@@ -81,11 +81,12 @@ impl ControllerService {
         }
         let anonymous = secrets.is_empty();
         let resolved = async {
-            let source = request.open(&secrets.into_iter().collect(), &self.context)?;
-            request.resolve(&*source).await
+            let model = request.open(&secrets.into_iter().collect(), &self.context)?;
+            request.resolve(&model).await
         };
         let manifest = resolved.await.map_err(|error| unresolved(&error, anonymous))?;
-        let capacity_bytes = capacity::capacity(uri, manifest.known_bytes(), capacity_range.as_ref(), ignore_capacity)?;
+        let capacity_bytes =
+            capacity::capacity(&uri, manifest.known_bytes(), capacity_range.as_ref(), ignore_capacity)?;
         let volume_id = volume_id(&name, &attributes);
         // A digest pins the content itself.
         if pin && request.digest().is_none() {

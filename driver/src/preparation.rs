@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use modelmount::cache::Cache;
 use modelmount::fetch::{Transfer, Transfers};
 use modelmount::size::Size;
-use modelmount::{Context, Credentials, Digest, Entry, Error, ErrorKind, Manifest, ModelRequest, Snapshot, Source};
+use modelmount::{Context, Credentials, Digest, Entry, Error, ErrorKind, Model, ModelRequest, Snapshot};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -44,7 +44,7 @@ pub struct Preparation {
 #[derive(Debug)]
 enum Stage {
     Resolving,
-    Fetching { transfer: Arc<Transfer>, witness: Arc<Entry> },
+    Fetching { transfer: Arc<Transfer>, witnesses: Arc<[Entry]> },
 }
 
 impl Preparation {
@@ -102,18 +102,18 @@ impl Preparation {
             return;
         }
         let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
-        let Stage::Fetching { transfer, witness } = &*stage else { return };
-        let (transfer, witness) = (Arc::downgrade(transfer), Arc::clone(witness));
+        let Stage::Fetching { transfer, witnesses } = &*stage else { return };
+        let (transfer, witnesses) = (Arc::downgrade(transfer), Arc::clone(witnesses));
         let opened = self.request.open(newest, &self.workshop.context);
         known.clone_from(newest);
         self.workshop.runtime.spawn(async move {
             let renewed = async {
-                let source = opened?;
-                source.authorize(&witness).await?;
-                Ok::<_, Error>(source)
+                let model = opened?;
+                model.authorize(&witnesses).await?;
+                Ok::<_, Error>(model)
             };
             match (renewed.await, transfer.upgrade()) {
-                (Ok(source), Some(transfer)) => transfer.renew(source),
+                (Ok(model), Some(transfer)) => transfer.renew(model),
                 (Err(error), _) => tracing::warn!(error = %error.report(), "newer credentials are not accepted"),
                 (Ok(_), None) => {}
             }
@@ -128,7 +128,7 @@ impl Preparation {
     /// How far it is, for the pod's events: the same text from call to call until there is something new to tell, so
     /// that kubelet can fold repeated events into one.
     pub fn progress(&self) -> String {
-        let uri = self.request.uri();
+        let uri = self.request.name();
         match &*self.stage.lock().unwrap_or_else(PoisonError::into_inner) {
             Stage::Resolving => format!("{uri} is being resolved; its source has not answered yet"),
             Stage::Fetching { transfer, .. } => {
@@ -167,12 +167,12 @@ async fn prepare(
     stage: &Mutex<Stage>,
     resolved: &(impl Fn(Digest) -> Result<(), Error> + Send + Sync),
 ) -> Result<Snapshot, Error> {
-    let source = request.open(credentials, &workshop.context)?;
+    let model = request.open(credentials, &workshop.context)?;
     let mut restarts = RESTARTS;
     loop {
-        match attempt(workshop, request, &source, stage, resolved).await {
+        match attempt(workshop, request, &model, stage, resolved).await {
             Err(error) if error.kind() == ErrorKind::Changed && restarts > 0 => {
-                tracing::info!(uri = %request.uri(), error = %error.report(), "resolving again");
+                tracing::info!(uri = %request.name(), error = %error.report(), "resolving again");
                 restarts -= 1;
             }
             outcome => return outcome,
@@ -183,23 +183,23 @@ async fn prepare(
 async fn attempt(
     workshop: &Workshop,
     request: &ModelRequest,
-    source: &Arc<dyn Source>,
+    model: &Model,
     stage: &Mutex<Stage>,
     resolved: &(impl Fn(Digest) -> Result<(), Error> + Send + Sync),
 ) -> Result<Snapshot, Error> {
     *stage.lock().unwrap_or_else(PoisonError::into_inner) = Stage::Resolving;
-    let manifest = request.resolve(&**source).await?;
+    let manifest = request.resolve(model).await?;
     // That the model can be listed does not say that these credentials may read it. The question is put for every
     // volume, also for a model that is in the cache already or is being fetched for another volume.
-    let witness = Arc::new(witness(&manifest).clone());
-    source.authorize(&witness).await?;
+    let witnesses: Arc<[Entry]> = manifest.witnesses().into();
+    model.authorize(&witnesses).await?;
     resolved(manifest.id())?;
     let snapshot = match workshop.cache.snapshot(manifest.id()) {
         Some(snapshot) => snapshot,
         None => {
-            let transfer = workshop.transfers.join(manifest, Arc::clone(source));
+            let transfer = workshop.transfers.join(manifest, model.clone());
             let waiting = Arc::clone(&transfer);
-            *stage.lock().unwrap_or_else(PoisonError::into_inner) = Stage::Fetching { transfer, witness };
+            *stage.lock().unwrap_or_else(PoisonError::into_inner) = Stage::Fetching { transfer, witnesses };
             waiting.wait().await?
         }
     };
@@ -208,17 +208,10 @@ async fn attempt(
             ErrorKind::FailedPrecondition,
             format!(
                 "{} has the digest {}, and the attribute digest demands {demanded}: correct one of the two",
-                request.uri(),
+                request.name(),
                 snapshot.digest()
             ),
         )),
         _ => Ok(snapshot),
     }
-}
-
-/// The file that is asked about: the largest, which is what the model is about.
-fn witness(manifest: &Manifest) -> &Entry {
-    // A manifest is never empty.
-    let entries = manifest.entries();
-    entries.iter().max_by_key(|entry| entry.size).unwrap_or(&entries[0])
 }

@@ -76,7 +76,7 @@ impl Publisher {
         let outcome = match timeout_at(answer_by, preparation.wait()).await {
             Err(_) => return Err(still_going(&preparation)),
             Ok(outcome) => outcome.map_err(|error| {
-                tracing::warn!(volume = %volume.id, uri = %volume.request.uri(), error = %error.report(), "publishing failed");
+                tracing::warn!(volume = %volume.id, uri = %volume.request.name(), error = %error.report(), "publishing failed");
                 status(&error)
             }),
         };
@@ -192,7 +192,7 @@ impl Publisher {
             target.unmount_and_remove()?;
             return Err(status(&error));
         }
-        tracing::info!(volume = %volume.id, uri = %volume.request.uri(), snapshot = %snapshot.id(), "published");
+        tracing::info!(volume = %volume.id, uri = %volume.request.name(), snapshot = %snapshot.id(), "published");
         Ok(())
     }
 

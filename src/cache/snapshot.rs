@@ -112,7 +112,7 @@ pub struct Summary {
 pub(super) fn assemble(layout: &Layout, manifest: &Manifest, mut files: Vec<StoredFile>) -> Result<Contents> {
     files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     let contents = Contents {
-        uri: manifest.uri().to_string(),
+        uri: manifest.name().to_owned(),
         revision: manifest.revision().map(str::to_owned),
         digest: content_digest(files.iter().map(|file| (&file.path, file.digest))),
         bytes: files.iter().map(|file| file.size).sum(),
@@ -120,7 +120,7 @@ pub(super) fn assemble(layout: &Layout, manifest: &Manifest, mut files: Vec<Stor
         files,
     };
     let scratch = layout.scratch();
-    let failed = |error| Error::io(format!("can't lay out {}", manifest.uri()), error);
+    let failed = |error| Error::io(format!("can't lay out {}", manifest.name()), error);
     lay_out(layout, &scratch, &contents).map_err(failed)?;
     match fs::rename(&scratch, layout.snapshot(manifest.id())) {
         Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
@@ -157,7 +157,7 @@ pub(super) fn check(layout: &Layout, id: Digest) -> Result<Contents> {
     let directory = layout.snapshot(id);
     let contents = read(&directory)?;
     let corrupt = |problem: String| Error::new(ErrorKind::Corrupt, format!("{}: {problem}", directory.display()));
-    if identity(contents.files.iter().map(|file| (&file.path, file.origin))) != id {
+    if identity(contents.files.iter().map(|file| (&file.path, file.origin, None))) != id {
         return Err(corrupt("its manifest is another's".to_owned()));
     }
     if content_digest(contents.files.iter().map(|file| (&file.path, file.digest))) != contents.digest {

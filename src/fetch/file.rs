@@ -84,7 +84,7 @@ async fn one_piece(job: &Job, entry: &Entry, directory: &Path, size: &mut u64) -
     let _slot = job.pace.slot().await?;
     let partial = Partial::whole(directory)?;
     let mut sha = Sha256::new();
-    let mut stream = job.source().read(entry, Portion::Whole).await?;
+    let mut stream = job.model().read(entry, Portion::Whole).await?;
     while let Some(chunk) = stream.try_next().await? {
         partial.write(*size, &chunk)?;
         sha.update(&chunk);
@@ -229,7 +229,7 @@ impl Parts {
     }
 
     async fn stream(&self, offset: &mut u64, end: u64, sum: &mut PartSum) -> Result<()> {
-        let mut stream = self.job.source().read(&self.entry, Portion::Range(*offset..end)).await?;
+        let mut stream = self.job.model().read(&self.entry, Portion::Range(*offset..end)).await?;
         while let Some(chunk) = stream.try_next().await? {
             self.partial.write(*offset, &chunk)?;
             self.job.pace.brought(chunk.len() as u64);

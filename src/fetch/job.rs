@@ -10,12 +10,12 @@ use super::pace::Pace;
 use super::{Limits, Progress, file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry};
-use crate::source::Source;
+use crate::model::Model;
 
 /// What the files of one fetch share.
 #[derive(Debug)]
 pub(super) struct Job {
-    source: RwLock<Arc<dyn Source>>,
+    model: RwLock<Model>,
     /// Shared by all fetches of the process.
     pub(super) pace: Arc<Pace>,
     pub(super) limits: Limits,
@@ -23,18 +23,18 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(source: Arc<dyn Source>, pace: Arc<Pace>, limits: Limits, progress: Arc<Progress>) -> Self {
-        Self { source: RwLock::new(source), pace, limits, progress }
+    pub(super) fn new(model: Model, pace: Arc<Pace>, limits: Limits, progress: Arc<Progress>) -> Self {
+        Self { model: RwLock::new(model), pace, limits, progress }
     }
 
-    /// The source to read from, with the newest credentials.
-    pub(super) fn source(&self) -> Arc<dyn Source> {
-        Arc::clone(&self.source.read().unwrap_or_else(PoisonError::into_inner))
+    /// The model to read from, with the newest credentials.
+    pub(super) fn model(&self) -> Model {
+        self.model.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads from here on with the credentials of `source`: those that the fetch began with may expire.
-    pub(super) fn renew(&self, source: Arc<dyn Source>) {
-        *self.source.write().unwrap_or_else(PoisonError::into_inner) = source;
+    /// Reads from here on with the credentials of `model`: those that the fetch began with may expire.
+    pub(super) fn renew(&self, model: Model) {
+        *self.model.write().unwrap_or_else(PoisonError::into_inner) = model;
     }
 }
 

@@ -17,7 +17,7 @@ use super::{Limits, Progress, partial};
 use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry, Manifest};
-use crate::source::Source;
+use crate::model::Model;
 
 /// Directory inside the destination where files on their way lie; removed at the end.
 const WORK: &str = ".modelmount-pull";
@@ -31,17 +31,17 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// has come can be read from `progress` meanwhile.
 ///
 /// # Errors
-/// Those of [`Source::read`] and of the file system; files that were complete by then stay.
+/// Those of [`Model::read`] and of the file system; files that were complete by then stay.
 pub async fn pull(
     manifest: &Manifest,
-    source: Arc<dyn Source>,
+    model: impl Into<Model>,
     destination: &Path,
     limits: Limits,
     progress: Arc<Progress>,
 ) -> Result<Content> {
     let work = destination.join(WORK);
     let lock = lock(&work).await?;
-    let job = Arc::new(Job::new(source, Pace::new(limits.connections), limits, progress));
+    let job = Arc::new(Job::new(model.into(), Pace::new(limits.connections), limits, progress));
     let sink = Arc::new(Directory { destination: destination.to_owned(), work: work.clone(), lock });
     let entries = manifest.entries().iter().cloned().map(Arc::new).collect();
     let arrived = job::run(job, sink, entries).await?;

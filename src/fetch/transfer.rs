@@ -15,7 +15,7 @@ use super::{Amounts, Limits, Progress, Tally};
 use crate::cache::{Cache, Reservation, Snapshot, StoredFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry, Manifest};
-use crate::source::Source;
+use crate::model::Model;
 
 /// The transfers of one cache.
 #[derive(Debug)]
@@ -38,17 +38,17 @@ impl Transfers {
 
     /// Joins the transfer of this model, or begins one. It goes on for as long as anybody holds it. Whoever joins
     /// brings the newest credentials, which the transfer reads with from then on: they must have been tried
-    /// ([`Source::authorize`]), since the transfer is shared.
-    pub fn join(&self, manifest: Manifest, source: Arc<dyn Source>) -> Arc<Transfer> {
+    /// ([`Model::authorize`]), since the transfer is shared.
+    pub fn join(&self, manifest: Manifest, model: impl Into<Model>) -> Arc<Transfer> {
         let id = manifest.id();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|_, transfer| transfer.strong_count() > 0);
         if let Some(transfer) = running.get(&id).and_then(Weak::upgrade).filter(|transfer| !transfer.has_failed()) {
-            transfer.renew(source);
+            transfer.renew(model);
             return transfer;
         }
         let progress = Arc::new(Progress::within(Arc::clone(&self.totals)));
-        let job = Arc::new(Job::new(source, Arc::clone(&self.pace), self.limits, progress));
+        let job = Arc::new(Job::new(model.into(), Arc::clone(&self.pace), self.limits, progress));
         let (done, outcome) = watch::channel(None);
         let work = fetch(Arc::clone(&self.cache), Arc::clone(&self.files), Arc::clone(&job), manifest);
         let counted = Arc::clone(&self.totals).begin();
@@ -94,9 +94,9 @@ impl Transfer {
         result.unwrap_or_else(|| Err(lost()))
     }
 
-    /// Reads from here on with the credentials of `source`, which has been seen to accept them.
-    pub fn renew(&self, source: Arc<dyn Source>) {
-        self.job.renew(source);
+    /// Reads from here on with the credentials of `model`, which has been seen to accept them.
+    pub fn renew(&self, model: impl Into<Model>) {
+        self.job.renew(model.into());
     }
 
     fn has_failed(&self) -> bool {

@@ -162,7 +162,14 @@ fn item(path: &Path, name: &str, metadata: &std::fs::Metadata) -> Result<Item> {
         Error::new(ErrorKind::FailedPrecondition, format!("the name {:?} is not UTF-8; rename it", path.display()))
     })?;
     let validator = Some(validator(metadata));
-    Ok(Item { path: name.to_owned(), size: Some(metadata.len()), locator: locator.to_owned(), validator, digest: None })
+    Ok(Item {
+        path: name.to_owned(),
+        size: Some(metadata.len()),
+        locator: locator.to_owned(),
+        validator,
+        digest: None,
+        unpack: None,
+    })
 }
 
 /// Device, inode, size and both times in nanoseconds: `ctime` can't be set back by `touch`.

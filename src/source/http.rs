@@ -148,7 +148,14 @@ impl Http {
             return Err(self.error(ErrorKind::Unavailable, "has a server that refuses its own first byte".to_owned()));
         }
         let validator = validator(&answer);
-        Ok(Item { path: self.name.clone(), size, locator: self.url.as_str().to_owned(), validator, digest: None })
+        Ok(Item {
+            path: self.name.clone(),
+            size,
+            locator: self.url.as_str().to_owned(),
+            validator,
+            digest: None,
+            unpack: None,
+        })
     }
 
     fn error(&self, kind: ErrorKind, problem: String) -> Error {

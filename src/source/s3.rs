@@ -220,6 +220,7 @@ impl S3 {
             locator: meta.location.as_ref().to_owned(),
             validator: Some(validator(meta)),
             digest: None,
+            unpack: None,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The library against real servers, broken networks, crashes and full disks.
+//! The library against real servers, broken networks, crashes and full disks. Built with some of the sources only, it
+//! holds the tests of those: `cargo test --no-default-features --features s3 --test library`.
 //!
 //! | module | what it holds the library to |
 //! | --- | --- |
@@ -6,13 +7,22 @@
 //! | `s3` | keys, listings and refusals of three S3 servers |
 //! | `transfer` | a model arrives whole, once, and resumable, whatever the network does |
 //! | `cache` | what a crash leaves behind is put right, and wrong bytes are never served |
+//! | `bucket`, `memory`, `node` | what the others share |
 //! | `pull` | the same engine into a plain directory |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+#![cfg_attr(
+    not(all(feature = "s3", feature = "http", feature = "file")),
+    allow(dead_code, unused_imports, reason = "what several sources share is not used by each alone")
+)]
 
+#[cfg(feature = "s3")]
+mod bucket;
 mod cache;
 mod conformance;
 mod memory;
 mod node;
 mod pull;
+#[cfg(feature = "s3")]
 mod s3;
+#[cfg(all(feature = "s3", feature = "http"))]
 mod transfer;

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use modelmount::manifest::{Item, Listing};
 use modelmount::source::{ByteStream, Portion};
-use modelmount::{Digest, Entry, Error, ErrorKind, Manifest, ModelUri, Selection, Source};
+use modelmount::unpack::Archives;
+use modelmount::{Digest, Entry, Error, ErrorKind, Manifest, Model, ModelUri, Selection, Source};
 use modelmount_test_support::model::Files;
 use tokio::sync::Semaphore;
 
@@ -96,20 +97,21 @@ impl Memory {
     /// The manifest of all files now.
     pub(crate) async fn manifest(&self) -> Manifest {
         let uri = ModelUri::parse("s3://memory/model").unwrap();
-        Manifest::build(&uri, self.list().await.unwrap(), &Selection::default()).unwrap()
+        Manifest::build(&uri, self.list().await.unwrap(), &Selection::default(), Archives::Never).unwrap()
     }
 
     /// The manifest of those files alone whose path begins so.
     pub(crate) async fn manifest_of(&self, prefix: &str) -> Manifest {
         let uri = ModelUri::parse(&format!("s3://memory/{prefix}")).unwrap();
         let selection = Selection::parse(Some(&format!("{prefix}*")), None).unwrap();
-        Manifest::build(&uri, self.list().await.unwrap(), &selection).unwrap()
+        Manifest::build(&uri, self.list().await.unwrap(), &selection, Archives::Never).unwrap()
     }
 }
 
 /// This very source, as the library takes it.
-pub(crate) fn source(memory: &Arc<Memory>) -> Arc<dyn Source> {
-    Arc::new(Handle(Arc::clone(memory)))
+pub(crate) fn source(memory: &Arc<Memory>) -> Model {
+    let source: Arc<dyn Source> = Arc::new(Handle(Arc::clone(memory)));
+    source.into()
 }
 
 #[derive(Debug)]
@@ -163,6 +165,7 @@ impl Memory {
             locator: path.clone(),
             validator: (!self.bare).then(|| version.to_string()),
             digest: declared.get(path).copied(),
+            unpack: None,
         };
         let items = self.files.lock().unwrap().iter().map(item).collect();
         Ok(Listing { store: "memory".into(), revision: None, items, exact: false })

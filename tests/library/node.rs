@@ -1,4 +1,4 @@
-//! What the tests share: a bucket on a real server, and a node with a cache that fetches from it.
+//! What the tests share: a node with a cache, and what it resolves.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,79 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelmount::cache::KeepFree;
+#[cfg(feature = "http")]
 use modelmount::model::MODEL_URI;
 use modelmount::{
-    Cache, Context, Credentials, Error, Limits, Manifest, ModelRequest, Policy, Snapshot, Source, Transfers,
+    Cache, Context, Credentials, Error, Limits, Manifest, Model, ModelRequest, Policy, Snapshot, Transfers,
 };
 use modelmount_test_support::conformance::Attributes;
+use modelmount_test_support::eventually;
 use modelmount_test_support::model::Files;
-use modelmount_test_support::{S3Kind, S3Server, eventually};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 /// For what must happen at all, however busy the machine is.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
-/// The bucket that each test's server has.
-pub(crate) const BUCKET: &str = "models";
-
-/// An S3 server with one bucket.
-pub(crate) struct Bucket {
-    pub(crate) server: S3Server,
-}
-
-impl Bucket {
-    /// `None`, reported as a skip, when the server is not installed.
-    pub(crate) async fn start(kind: S3Kind) -> Option<Self> {
-        let server = S3Server::start(kind).await?;
-        server.create_bucket(BUCKET).await;
-        Some(Self { server })
-    }
-
-    pub(crate) async fn put(&self, key: &str, bytes: &[u8]) {
-        self.server.put(BUCKET, key, bytes.to_vec()).await;
-    }
-
-    /// Puts a model below `prefix`, without a slash at its end.
-    pub(crate) async fn put_model(&self, prefix: &str, files: &Files) {
-        self.server.put_model(BUCKET, &format!("{prefix}/"), files).await;
-    }
-
-    pub(crate) fn attributes(&self, path: &str) -> Attributes {
-        Self::attributes_at(&self.server.endpoint(), path)
-    }
-
-    /// As [`Self::attributes`], through a proxy.
-    pub(crate) fn attributes_at(endpoint: &str, path: &str) -> Attributes {
-        attributes(&format!("s3://{BUCKET}/{path}"), endpoint)
-    }
-
-    pub(crate) fn credentials(&self) -> Credentials {
-        keys(self.server.access_key(), self.server.secret_key())
-    }
-
-    pub(crate) async fn resolve(&self, path: &str) -> Result<(Arc<dyn Source>, Manifest), Error> {
-        resolve(&self.attributes(path), &self.credentials()).await
-    }
-
-    pub(crate) async fn resolve_at(&self, endpoint: &str, path: &str) -> (Arc<dyn Source>, Manifest) {
-        resolve(&Self::attributes_at(endpoint, path), &self.credentials()).await.unwrap()
-    }
-}
-
-pub(crate) fn attributes(uri: &str, endpoint: &str) -> Attributes {
-    [(MODEL_URI, uri), ("endpoint", endpoint)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
-}
-
-pub(crate) fn keys(access: &str, secret: &str) -> Credentials {
-    [("AWS_ACCESS_KEY_ID", access), ("AWS_SECRET_ACCESS_KEY", secret)].into_iter().collect()
-}
-
 /// Opens and lists a model, as anything may that reaches loopback.
-pub(crate) async fn resolve(
-    attributes: &Attributes,
-    credentials: &Credentials,
-) -> Result<(Arc<dyn Source>, Manifest), Error> {
+pub(crate) async fn resolve(attributes: &Attributes, credentials: &Credentials) -> Result<(Model, Manifest), Error> {
     resolve_under(Policy::unrestricted(), attributes, credentials).await
 }
 
@@ -87,15 +30,16 @@ pub(crate) async fn resolve_under(
     policy: Policy,
     attributes: &Attributes,
     credentials: &Credentials,
-) -> Result<(Arc<dyn Source>, Manifest), Error> {
+) -> Result<(Model, Manifest), Error> {
     let request = ModelRequest::from_attributes(attributes)?;
-    let source = request.open(credentials, &Context::new(policy)?)?;
-    let manifest = request.resolve(&*source).await?;
-    Ok((source, manifest))
+    let model = request.open(credentials, &Context::new(policy)?)?;
+    let manifest = request.resolve(&model).await?;
+    Ok((model, manifest))
 }
 
 /// A single file at a web server.
-pub(crate) async fn resolve_url(url: &str) -> (Arc<dyn Source>, Manifest) {
+#[cfg(feature = "http")]
+pub(crate) async fn resolve_url(url: &str) -> (Model, Manifest) {
     let attributes = [(MODEL_URI.to_owned(), url.to_owned())].into();
     resolve(&attributes, &Credentials::none()).await.unwrap()
 }
@@ -166,8 +110,8 @@ impl Node {
         &self.open.as_ref().unwrap().1
     }
 
-    pub(crate) async fn fetch(&self, source: &Arc<dyn Source>, manifest: &Manifest) -> Result<Snapshot, Error> {
-        let transfer = self.transfers().join(manifest.clone(), Arc::clone(source));
+    pub(crate) async fn fetch(&self, model: &Model, manifest: &Manifest) -> Result<Snapshot, Error> {
+        let transfer = self.transfers().join(manifest.clone(), model.clone());
         tokio::time::timeout(SOON, transfer.wait()).await.expect("a transfer ends")
     }
 }

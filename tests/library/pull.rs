@@ -8,11 +8,11 @@ use modelmount::content::{Content, content_digest};
 use modelmount::fetch::{Progress, pull};
 use modelmount::{Digest, Error, ErrorKind, Manifest};
 use modelmount_test_support::model::{self, Files};
-use modelmount_test_support::{Pattern, S3Kind, eventually};
+use modelmount_test_support::{Pattern, eventually};
 use tempfile::TempDir;
 
 use crate::memory::{Memory, source};
-use crate::node::{Bucket, PART, SOON, assert_tree, limits};
+use crate::node::{PART, SOON, assert_tree, limits};
 
 const WORK: &str = ".modelmount-pull";
 
@@ -164,9 +164,12 @@ async fn a_directory_in_the_way_is_named() {
     assert!(destination.path().join("config.json").is_dir());
 }
 
+#[cfg(feature = "s3")]
 #[tokio::test(flavor = "multi_thread")]
 async fn from_a_real_server() {
-    let Some(bucket) = Bucket::start(S3Kind::Versitygw).await else { return };
+    use modelmount_test_support::S3Kind;
+
+    let Some(bucket) = crate::bucket::Bucket::start(S3Kind::Versitygw).await else { return };
     let mut files = files();
     files.extend(model::odd(2));
     bucket.put_model("model", &files).await;

@@ -39,12 +39,12 @@ async fn one(
     destination: &Path,
     args: &Pull,
 ) -> Result<(), Failure> {
-    let source = request.open(credentials, context)?;
-    let manifest = request.resolve(&*source).await?;
+    let model = request.open(credentials, context)?;
+    let manifest = request.resolve(&model).await?;
     let progress = Arc::<Progress>::default();
-    let work = pull(&manifest, source, destination, args.fetch.into(), Arc::clone(&progress));
+    let work = pull(&manifest, model, destination, args.fetch.into(), Arc::clone(&progress));
     let mut work = std::pin::pin!(work);
-    let mut display = Display::new(&request.uri().to_string());
+    let mut display = Display::new(&request.name());
     let mut ticks = tokio::time::interval(TICK);
     let outcome = loop {
         tokio::select! {
@@ -57,7 +57,7 @@ async fn one(
     match request.digest() {
         Some(demanded) if !pulled.has_digest(demanded) => Err(Failure::Failed(format!(
             "{} has the digest {}, and {demanded} was demanded; the files are in {}",
-            request.uri(),
+            request.name(),
             pulled.digest,
             destination.display()
         ))),

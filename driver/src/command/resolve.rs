@@ -30,8 +30,8 @@ pub(super) fn run(args: &Resolve) -> Result<(), Failure> {
     let request = request(&args.uri, &args.attribute)?;
     let context = context(Policy::unrestricted(), &args.trust)?;
     let manifest = runtime()?.block_on(async {
-        let source = request.open(&from_environment(), &context)?;
-        request.resolve(&*source).await
+        let model = request.open(&from_environment(), &context)?;
+        request.resolve(&model).await
     })?;
     let answer = answer(&manifest);
     print(&match args.output {
@@ -48,7 +48,7 @@ fn answer(manifest: &Manifest) -> Answer<'_> {
         File { path: path.as_str(), size: *size, digest, validator: validator.as_deref() }
     };
     Answer {
-        uri: manifest.uri().to_string(),
+        uri: manifest.name().to_owned(),
         revision: manifest.revision(),
         id: manifest.id().to_string(),
         bytes: manifest.known_bytes(),

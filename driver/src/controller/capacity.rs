@@ -1,6 +1,5 @@
 //! How large a volume is said to be: as large as its model, or as the claim wants it.
 
-use modelmount::ModelUri;
 use modelmount::size::Size;
 use tonic::Status;
 
@@ -13,7 +12,7 @@ use crate::status::message;
 /// unless `ignored`: its quota would be a lie.
 ///
 /// Errors: `OUT_OF_RANGE`, with the size to ask for; `INVALID_ARGUMENT` for a range that makes no sense.
-pub(super) fn capacity(uri: &ModelUri, size: u64, range: Option<&CapacityRange>, ignored: bool) -> Result<i64, Status> {
+pub(super) fn capacity(model: &str, size: u64, range: Option<&CapacityRange>, ignored: bool) -> Result<i64, Status> {
     let (required, limit) = range.map_or((0, 0), |range| (range.required_bytes, range.limit_bytes));
     if required < 0 || limit < 0 || (limit > 0 && required > limit) {
         return Err(Status::invalid_argument("capacity_range makes no sense: it must be 0 <= required <= limit"));
@@ -24,7 +23,7 @@ pub(super) fn capacity(uri: &ModelUri, size: u64, range: Option<&CapacityRange>,
     let fits = limit == 0 || size <= limit;
     if !ignored && (!fits || (required > 0 && required < size)) {
         return Err(Status::out_of_range(message(&format!(
-            "{uri} has {} ({size} bytes), and the claim asks for less: request storage: {}, or let the StorageClass say \
+            "{model} has {} ({size} bytes), and the claim asks for less: request storage: {}, or let the StorageClass say \
              ignoreCapacity: \"true\"",
             Size(size.unsigned_abs()),
             quantity(size)
@@ -47,8 +46,7 @@ mod tests {
 
     fn of(size: u64, required: i64, limit: i64, ignored: bool) -> Result<i64, (Code, String)> {
         let range = CapacityRange { required_bytes: required, limit_bytes: limit };
-        capacity(&ModelUri::parse("s3://b/m").unwrap(), size, Some(&range), ignored)
-            .map_err(|status| (status.code(), status.message().to_owned()))
+        capacity("s3://b/m", size, Some(&range), ignored).map_err(|status| (status.code(), status.message().to_owned()))
     }
 
     #[test]
@@ -59,7 +57,7 @@ mod tests {
         assert_eq!(of(100, 0, 100, false), Ok(100));
         assert_eq!(of(0, 7, 9, false), Ok(7), "of unknown size");
         assert_eq!(of(0, 0, 0, false), Ok(0));
-        assert_eq!(capacity(&ModelUri::parse("s3://b/m").unwrap(), 5, None, false).unwrap(), 5);
+        assert_eq!(capacity("s3://b/m", 5, None, false).unwrap(), 5);
         assert_eq!(of(u64::MAX, 0, 0, false), Ok(i64::MAX));
     }
 

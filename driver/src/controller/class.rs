@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use modelmount::model::MODEL_URI;
+use modelmount::model::{MODEL_URI, MODEL_URIS};
 use modelmount::{Error, ErrorKind, ModelRequest, Result};
 
 use super::allowed::Allowed;
@@ -54,6 +54,10 @@ impl Class {
         let template = |key: &str, text: &str| Template::parse(text).map_err(|error| error.within(key));
         let allowed = attributes.remove(ALLOWED_URIS).map(|text| template(ALLOWED_URIS, &text)).transpose()?;
         let model_uri = attributes.get(MODEL_URI).map(|text| template(MODEL_URI, text)).transpose()?;
+        if attributes.get(MODEL_URIS).is_some_and(|list| list.contains("${")) {
+            // A claim's words inside the list's JSON could end a string and begin another model.
+            return Err(invalid(format!("{MODEL_URIS} takes no variables: only {MODEL_URI} does")));
+        }
         if allowed.as_ref().is_some_and(Template::wants_annotations) {
             return Err(invalid(format!("{ALLOWED_URIS}: a claim's annotations can't say what the claim may have")));
         }
@@ -94,9 +98,9 @@ impl Class {
         if let Some(template) = &self.allowed {
             let within = |error: Error| error.within(ALLOWED_URIS);
             let allowed = template.expand(|variable| self.claim.value(variable)).map_err(within)?;
-            if !Allowed::parse(&allowed).map_err(within)?.allows(request.uri()) {
-                let text =
-                    format!("the StorageClass does not allow {}: its {ALLOWED_URIS} are {allowed}", request.uri());
+            let places = Allowed::parse(&allowed).map_err(within)?;
+            if let Some(uri) = request.uris().find(|uri| !places.allows(uri)) {
+                let text = format!("the StorageClass does not allow {uri}: its {ALLOWED_URIS} are {allowed}");
                 return Err(Error::new(ErrorKind::PermissionDenied, text));
             }
         }

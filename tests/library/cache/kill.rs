@@ -13,7 +13,8 @@ use modelmount_test_support::wait::until;
 use modelmount_test_support::{Pattern, Process, Proxy, S3Kind};
 use tokio::runtime::Handle;
 
-use crate::node::{Bucket, PART, SOON, assert_snapshot, attributes, keys, limits, resolve};
+use crate::bucket::{Bucket, attributes, keys};
+use crate::node::{PART, SOON, assert_snapshot, limits, resolve};
 
 const CONNECTIONS: usize = 4;
 const KILLS: u64 = 20;

@@ -6,7 +6,8 @@ use modelmount::{ErrorKind, Manifest};
 use modelmount_test_support::model::{self, Files};
 use modelmount_test_support::{Pattern, S3Kind};
 
-use crate::node::{Bucket, Node, assert_snapshot, limits};
+use crate::bucket::Bucket;
+use crate::node::{Node, assert_snapshot, limits};
 
 fn paths(manifest: &Manifest) -> Vec<&str> {
     manifest.entries().iter().map(|entry| entry.path.as_str()).collect()

@@ -6,7 +6,8 @@ use modelmount::{Credentials, Error, ErrorKind, Policy};
 use modelmount_test_support::conformance::Attributes;
 use modelmount_test_support::{Proxy, S3Kind};
 
-use crate::node::{BUCKET, Bucket, attributes, keys, resolve, resolve_under};
+use crate::bucket::{BUCKET, Bucket, attributes, keys};
+use crate::node::{resolve, resolve_under};
 
 /// Long enough for any machine, and far less than a user waits before asking what is wrong.
 const SECONDS: Duration = Duration::from_secs(25);

@@ -7,7 +7,8 @@ use modelmount_test_support::ScriptedServer;
 use modelmount_test_support::conformance::Attributes;
 use modelmount_test_support::script::{Request, Response};
 
-use crate::node::{Bucket, Node, keys, limits, resolve};
+use crate::bucket::{Bucket, keys};
+use crate::node::{Node, limits, resolve};
 
 /// A bucket's listing as S3 writes it, of objects of three bytes.
 fn listing(keys: &[&str]) -> Response {

@@ -1,14 +1,13 @@
 //! Every byte arrives, and once.
 
-use std::sync::Arc;
-
-use modelmount::{Digest, Source};
+use modelmount::Digest;
 use modelmount_test_support::model::{self, Files};
 use modelmount_test_support::{Nginx, Proxy, S3Kind};
 
 use super::{HEAD, size, sized};
+use crate::bucket::Bucket;
 use crate::memory::{Memory, source};
-use crate::node::{Bucket, Node, PART, assert_snapshot, limits, resolve_url};
+use crate::node::{Node, PART, assert_snapshot, limits, resolve_url};
 
 /// One file of each kind that the engine tells apart: in one piece, in exactly one part, in a part and a byte, in many.
 fn all_sizes() -> Files {
@@ -146,8 +145,7 @@ async fn joins_of_a_running_transfer_are_the_same_transfer() {
     let memory = Memory::gated(&files);
     let node = Node::new(limits(2));
     let manifest = memory.manifest().await;
-    let transfers: Vec<_> =
-        (0..20).map(|_| node.transfers().join(manifest.clone(), source(&memory) as Arc<dyn Source>)).collect();
+    let transfers: Vec<_> = (0..20).map(|_| node.transfers().join(manifest.clone(), source(&memory))).collect();
     memory.let_through(10_000);
     for transfer in &transfers {
         assert_snapshot(&transfer.wait().await.unwrap(), &files);

@@ -2,15 +2,15 @@
 //! its source says.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use modelmount::{Digest, Error, ErrorKind, Manifest, Snapshot, Source};
+use modelmount::{Digest, Error, ErrorKind, Manifest, Model, Snapshot};
 use modelmount_test_support::model::Files;
 use modelmount_test_support::{Nginx, Pattern, Proxy, S3Kind, eventually};
 
 use super::sized;
+use crate::bucket::Bucket;
 use crate::memory::{Memory, source};
-use crate::node::{Bucket, Node, PART, SOON, assert_snapshot, limits, resolve_url, walk};
+use crate::node::{Node, PART, SOON, assert_snapshot, limits, resolve_url, walk};
 
 const SIZE: usize = 80 * PART as usize;
 
@@ -26,7 +26,7 @@ fn file(bytes: &[u8]) -> Files {
 async fn fetch_while(
     node: &Node,
     proxy: &Proxy,
-    (source, manifest): (Arc<dyn Source>, Manifest),
+    (source, manifest): (Model, Manifest),
     replace: impl AsyncFnOnce(),
 ) -> Result<Snapshot, Error> {
     let goal = proxy.received() + SIZE as u64 / 3;

@@ -9,7 +9,8 @@ use modelmount_test_support::script::{Request, Response};
 use modelmount_test_support::{Nginx, Pattern, Proxy, S3Kind, ScriptedServer, eventually};
 
 use super::{HEAD, size, sized};
-use crate::node::{Bucket, Node, PART, SOON, assert_snapshot, limits, resolve_url};
+use crate::bucket::Bucket;
+use crate::node::{Node, PART, SOON, assert_snapshot, limits, resolve_url};
 
 const SIZE: usize = 12 * PART as usize + 5;
 
@@ -240,7 +241,7 @@ async fn a_server_that_goes_away() {
     let node = Node::new(limits(3));
     let start = proxy.received();
     proxy.throttle(10 << 20);
-    let transfer = node.transfers().join(manifest.clone(), Arc::clone(&source));
+    let transfer = node.transfers().join(manifest.clone(), source.clone());
     eventually("half of it", SOON, || proxy.received() - start >= size(&files) / 2).await;
     proxy.refuse(true).await;
     proxy.cut().await;

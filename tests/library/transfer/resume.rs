@@ -5,8 +5,9 @@ use std::sync::Arc;
 use modelmount_test_support::{Proxy, S3Kind, eventually};
 
 use super::{HEAD, size, sized};
+use crate::bucket::Bucket;
 use crate::memory::{Memory, source};
-use crate::node::{Bucket, Node, PART, SOON, assert_snapshot, limits};
+use crate::node::{Node, PART, SOON, assert_snapshot, limits};
 
 const CONNECTIONS: usize = 3;
 
@@ -89,7 +90,7 @@ async fn resumes_over_the_wire(kind: S3Kind) {
     proxy.throttle(8 << 20);
     for part in 1..=3 {
         let goal = start + part * size(&files) / 4;
-        let transfer = node.transfers().join(manifest.clone(), Arc::clone(&source));
+        let transfer = node.transfers().join(manifest.clone(), source.clone());
         eventually("the next quarter", SOON, || proxy.received() >= goal).await;
         let amounts = transfer.amounts();
         assert!(amounts.percent() < 100 && amounts.bytes_done > 0, "{amounts:?}");

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use modelmount::model::MODEL_URI;
 use modelmount::source::{Context, Portion, Source};
-use modelmount::{Credentials, Entry, Error, ErrorKind, Manifest, ModelRequest, ModelUri, Policy};
+use modelmount::{Credentials, Entry, Error, ErrorKind, Manifest, Model, ModelRequest, ModelUri, Policy};
 
 use crate::model::Files;
 
@@ -119,25 +119,25 @@ impl Suite<'_> {
         }
     }
 
-    fn open(&self, attributes: &Attributes, credentials: &Credentials) -> (ModelRequest, Arc<dyn Source>) {
+    fn open(&self, attributes: &Attributes, credentials: &Credentials) -> (ModelRequest, Model) {
         let request = ModelRequest::from_attributes(attributes)
             .unwrap_or_else(|error| panic!("the fixture's attributes {attributes:?}: {error:?}"));
-        let source = request
+        let model = request
             .open(credentials, &self.context)
             .unwrap_or_else(|error| panic!("can't open {:?}: {error:?}", attributes.get(MODEL_URI)));
-        (request, source)
+        (request, model)
     }
 
     async fn try_resolve(&self, attributes: &Attributes, credentials: &Credentials) -> Result<Manifest, Error> {
-        let (request, source) = self.open(attributes, credentials);
-        request.resolve(&*source).await
+        let (request, model) = self.open(attributes, credentials);
+        request.resolve(&model).await
     }
 
     /// The source and the manifest of the model at `path`, with the right credentials.
     async fn resolve(&self, path: &str) -> (Arc<dyn Source>, Manifest) {
-        let (request, source) = self.open(&self.fixture.attributes(path), &self.fixture.credentials());
-        let manifest = request.resolve(&*source).await;
-        (source, manifest.unwrap_or_else(|error| panic!("can't resolve {path:?}: {error:?}")))
+        let (request, model) = self.open(&self.fixture.attributes(path), &self.fixture.credentials());
+        let manifest = request.resolve(&model).await;
+        (sole(&model), manifest.unwrap_or_else(|error| panic!("can't resolve {path:?}: {error:?}")))
     }
 
     /// As [`Self::resolve`], for a model of one file.
@@ -156,6 +156,11 @@ impl Suite<'_> {
             assert!(!text.contains(value.expose().as_str()), "{check}: the value of {name} is shown: {text}");
         }
     }
+}
+
+/// The source of a model that has one.
+fn sole(model: &Model) -> Arc<dyn Source> {
+    Arc::clone(&model.sources()[0])
 }
 
 /// Reads a portion to its end.

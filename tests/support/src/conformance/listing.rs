@@ -2,7 +2,7 @@
 
 use modelmount::Manifest;
 
-use super::{Suite, paths};
+use super::{Suite, paths, sole};
 use crate::model::{self, Files};
 
 fn assert_is(check: &str, manifest: &Manifest, files: &Files) {
@@ -63,8 +63,8 @@ pub(super) async fn single_files(suite: &Suite<'_>) {
     suite.put_all("conformance/files", &files).await;
     for (path, bytes) in &files {
         let path = format!("conformance/files/{path}");
-        let (_, source) = suite.open(&suite.fixture.attributes(&path), &suite.fixture.credentials());
-        let listing = source.list().await.unwrap_or_else(|error| panic!("{check}: {path:?}: {error:?}"));
+        let (_, model) = suite.open(&suite.fixture.attributes(&path), &suite.fixture.credentials());
+        let listing = sole(&model).list().await.unwrap_or_else(|error| panic!("{check}: {path:?}: {error:?}"));
         assert!(listing.exact, "{check}: {path:?}: {listing:?}");
         let [item] = listing.items.as_slice() else { panic!("{check}: {path:?}: {listing:?}") };
         assert_eq!(Some(item.path.as_str()), path.rsplit('/').next(), "{check}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use modelmount::source::Portion;
 use modelmount::{Credentials, ErrorKind};
 
-use super::{Suite, authority, expect_error, read};
+use super::{Suite, authority, expect_error, read, sole};
 
 const REFUSED: &[ErrorKind] = &[ErrorKind::Unauthenticated, ErrorKind::PermissionDenied];
 /// How long a source may take to say that nothing listens. Retrying for longer is the transfer's business.
@@ -43,7 +43,8 @@ pub(super) async fn wrong_credentials(suite: &Suite<'_>) {
     let Some(wrong) = suite.fixture.wrong_credentials() else { return };
     // Without any, a source must not find some of the machine's own.
     for (who, credentials) in [("wrong credentials", wrong), ("no credentials", Credentials::none())] {
-        let (_, source) = suite.open(&attributes, &credentials);
+        let (_, model) = suite.open(&attributes, &credentials);
+        let source = sole(&model);
         for (check, refused) in [
             ("21 (listing is refused)", source.list().await.map(drop)),
             ("22 (authorization is refused for a file that others listed)", source.authorize(&entry).await),
