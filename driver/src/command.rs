@@ -1,6 +1,7 @@
 //! What each subcommand does, and how it ends.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use modelmount::net::CaCertificates;
@@ -8,10 +9,11 @@ use modelmount::{Context, Error, Policy};
 use tonic::Status;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{CacheCommand, Cli, Command, Log, LogFormat, Trust};
+use crate::args::{CacheCommand, Cli, Command, Log, LogFormat};
 
 mod cache;
 mod digest;
+mod environment;
 mod mount;
 mod pull;
 mod resolve;
@@ -89,8 +91,8 @@ fn log(log: &Log) -> Result<(), Failure> {
 }
 
 /// What all sources of this process share. An authority that can't be trusted is a matter of configuration.
-fn context(policy: Policy, trust: &Trust) -> Result<Context, Failure> {
-    CaCertificates::read(&trust.ca_file)
+fn context(policy: Policy, authorities: &[PathBuf]) -> Result<Context, Failure> {
+    CaCertificates::read(authorities)
         .and_then(|authorities| Context::trusting(policy, &authorities))
         .map_err(|error| Failure::Configuration(error.report()))
 }

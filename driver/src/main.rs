@@ -13,10 +13,21 @@ use modelmount_driver::command;
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
+    match Cli::try_parse_from(arguments(std::env::args_os())) {
         Ok(cli) => command::run(cli),
         Err(error) => refuse(&error),
     }
+}
+
+/// The arguments, with the command that they leave out: KServe starts its storage-initializer's container with nothing
+/// but URIs and directories, and this program takes its place.
+fn arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = given.collect();
+    let first = arguments.get(1).and_then(|argument| argument.to_str());
+    if first.is_some_and(|first| first.contains("://") || first.starts_with('/')) {
+        arguments.insert(1, "pull".into());
+    }
+    arguments
 }
 
 /// Says what is wrong with the command line. That nobody reads it is no failure of its own.
@@ -28,7 +39,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => drop(error.print()),
         _ => {
-            let (problem, command) = (one_line(error), subcommand(std::env::args_os()));
+            let (problem, command) = (one_line(error), subcommand(arguments(std::env::args_os()).into_iter()));
             let _ = writeln!(std::io::stderr(), "modelmount: {problem}; see `{command} --help`");
         }
     }

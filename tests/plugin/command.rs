@@ -63,6 +63,40 @@ async fn pull_brings_the_files_and_says_what_went_wrong() {
     failed(&at("s3://models/m"), 1, "modelmount: s3://models/m");
 }
 
+/// KServe starts its storage-initializer with nothing but URIs and directories, and tells the rest by the environment.
+#[tokio::test]
+async fn kserves_arguments_and_environment_are_understood() {
+    let Some(store) = Store::start().await else { return };
+    store.put_model("m/", &model::small(1)).await;
+    let directory = tempfile::tempdir().unwrap();
+    let [one, two] = ["one", "two"].map(|name| directory.path().join(name));
+    let [one_text, two_text] = [&one, &two].map(|path| path.to_str().unwrap());
+    let config = serde_json::json!({
+        "type": "s3",
+        "access_key_id": store.server.access_key(),
+        "secret_access_key": store.server.secret_key(),
+        "endpoint_url": "http://127.0.0.1:1",
+    });
+    let endpoint = serde_json::json!({ "endpoint_url": store.proxy.url() });
+    let environment = [
+        ("STORAGE_CONFIG", config.to_string()),
+        ("STORAGE_OVERRIDE_CONFIG", endpoint.to_string()),
+        ("STORAGE_ALLOW_PATTERNS", "[\"*.json\"]".to_owned()),
+    ];
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+
+    assert_eq!(succeeded(modelmount(&["s3://models/m", one_text, one_text, two_text], &environment)), "");
+    let configs: Files = model::small(1).into_iter().filter(|(name, _)| name.ends_with(".json")).collect();
+    assert!(!configs.is_empty());
+    assert_eq!(read(&one), configs);
+    // The second was a path of this machine: a claim that KServe has mounted.
+    assert_eq!(read(&two), configs);
+    failed(&modelmount(&["s3://models/missing", one_text], &environment), 1, "has no object there");
+    failed(&modelmount(&["s3://models/m"], &environment), 64, "see `modelmount pull --help`");
+    let nowhere = [("AWS_CA_BUNDLE", "/nonexistent")];
+    failed(&modelmount(&["s3://models/m", one_text], &nowhere), 78, "AWS_CA_BUNDLE names /nonexistent");
+}
+
 pub(crate) fn read(directory: &Path) -> Files {
     let mut files = Files::new();
     let mut below = vec![directory.to_owned()];

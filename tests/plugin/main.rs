@@ -29,6 +29,7 @@ mod resume;
 mod reuse;
 mod secrets;
 mod selinux;
+mod several;
 mod store;
 mod taint;
 mod unpublish;

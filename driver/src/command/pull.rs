@@ -1,30 +1,31 @@
 //! `modelmount pull`: models into directories, without Kubernetes and without a cache. Credentials and endpoints come
-//! from the environment, under the names that the sources know from Secrets.
+//! from the environment: see [`super::environment`].
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use modelmount::fetch::{Progress, pull};
 use modelmount::size::Size;
-use modelmount::{Context, Credentials, Error, ModelRequest, Policy, model};
+use modelmount::{Context, Credentials, ModelRequest, Policy, model};
 
+use super::environment::Environment;
 use super::terminal::{Display, TICK, files};
 use super::{Failure, context, runtime};
-use crate::args::Pull;
+use crate::args::{Pull, Trust};
 
 pub(super) fn run(args: &Pull) -> Result<(), Failure> {
     if !args.pairs.len().is_multiple_of(2) {
         return Err(Failure::Usage("every URI needs a destination: URI DEST [URI DEST ...]".to_owned()));
     }
+    let environment = Environment::of_this_process()?;
     let requests = args
         .pairs
         .chunks_exact(2)
-        .map(|pair| Ok((request(&pair[0], &args.attribute)?, Path::new(&pair[1]))))
+        .map(|pair| Ok((request(&pair[0], &args.attribute, &environment)?, Path::new(&pair[1]))))
         .collect::<Result<Vec<_>, Failure>>()?;
-    let context = context(Policy::unrestricted(), &args.trust)?;
+    let context = unrestricted(&environment, &args.trust)?;
+    let credentials = environment.credentials();
     runtime()?.block_on(async {
-        let credentials = from_environment();
         for (request, destination) in requests {
             one(&request, &credentials, &context, destination, args).await?;
         }
@@ -65,17 +66,21 @@ async fn one(
     }
 }
 
-/// A model as the command line names it.
-pub(super) fn request(uri: &str, attributes: &[(String, String)]) -> Result<ModelRequest, Error> {
-    let uri = (model::MODEL_URI.to_owned(), uri.to_owned());
-    let attributes: BTreeMap<String, String> = attributes.iter().cloned().chain([uri]).collect();
-    ModelRequest::from_attributes(&attributes)
+/// A model as the command line and the environment name it. A path of this machine, which KServe takes too, is one.
+pub(super) fn request(
+    uri: &str,
+    attributes: &[(String, String)],
+    environment: &Environment,
+) -> Result<ModelRequest, Failure> {
+    let uri = if Path::new(uri).is_absolute() { format!("file://{uri}") } else { uri.to_owned() };
+    let mut all = environment.attributes(&uri);
+    all.extend(attributes.iter().cloned());
+    all.insert(model::MODEL_URI.to_owned(), uri);
+    Ok(ModelRequest::from_attributes(&all)?)
 }
 
-/// All of the environment: sources pick the names that they know.
-pub(super) fn from_environment() -> Credentials {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| name.starts_with("AWS_"))
-        .collect()
+/// What a command may reach: all that its user may.
+pub(super) fn unrestricted(environment: &Environment, trust: &Trust) -> Result<Context, Failure> {
+    let authorities: Vec<_> = trust.ca_file.iter().cloned().chain(environment.authorities()?).collect();
+    context(Policy::unrestricted(), &authorities)
 }

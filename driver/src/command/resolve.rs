@@ -1,12 +1,13 @@
 //! `modelmount resolve`: what a URI stands for, without downloading it.
 
 use modelmount::size::Size;
-use modelmount::{Entry, Manifest, Policy};
+use modelmount::{Entry, Manifest};
 use serde::Serialize;
 
-use super::pull::{from_environment, request};
+use super::environment::Environment;
+use super::pull::{request, unrestricted};
 use super::terminal::files;
-use super::{Failure, context, print, runtime};
+use super::{Failure, print, runtime};
 use crate::args::{Output, Resolve};
 
 #[derive(Serialize)]
@@ -27,10 +28,11 @@ struct File<'a> {
 }
 
 pub(super) fn run(args: &Resolve) -> Result<(), Failure> {
-    let request = request(&args.uri, &args.attribute)?;
-    let context = context(Policy::unrestricted(), &args.trust)?;
+    let environment = Environment::of_this_process()?;
+    let request = request(&args.uri, &args.attribute, &environment)?;
+    let context = unrestricted(&environment, &args.trust)?;
     let manifest = runtime()?.block_on(async {
-        let model = request.open(&from_environment(), &context)?;
+        let model = request.open(&environment.credentials(), &context)?;
         request.resolve(&model).await
     })?;
     let answer = answer(&manifest);

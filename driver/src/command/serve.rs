@@ -51,7 +51,7 @@ pub(super) fn node(args: Node) -> Result<(), Failure> {
     let mounter = Mounter::new(&kubelet_dir).map_err(configuration_text)?.with_staging(&cache.staging_dir());
     let limits = args.fetch.into();
     let transfers = Arc::new(Transfers::new(Arc::clone(&cache), limits, fetching.handle().clone()));
-    let context = context(Policy::new(args.allow_address, args.allow_file_root), &args.trust)?;
+    let context = context(Policy::new(args.allow_address, args.allow_file_root), &args.trust.ca_file)?;
     let workshop = Workshop {
         cache: Arc::clone(&cache),
         transfers: Arc::clone(&transfers),
@@ -93,7 +93,7 @@ pub(super) fn controller(args: Controller) -> Result<(), Failure> {
     let Controller { endpoint, driver_name, allow_address, trust, ports: Ports { health_address, metrics_address } } =
         args;
     let runtime = runtime("answer", ANSWERING)?;
-    let context = context(Policy::new(allow_address, Vec::new()), &trust)?;
+    let context = context(Policy::new(allow_address, Vec::new()), &trust.ca_file)?;
     let health = Arc::new(Health::default());
     health.ready();
     let metrics = Arc::new(Metrics::controller());
