@@ -1,6 +1,6 @@
 # Everything that one does with this repository. `make` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help build release demo test sanity bench footprint lint fmt chart generate image image-test image-same e2e audit tools clean
+.PHONY: help build release demo test sanity fuzz bench footprint lint fmt chart generate image image-test image-same e2e audit tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,12 +59,16 @@ generate: ## Write anew what is generated: the chart's README, deploy/modelmount
 	@scripts/chart.sh generate
 	@MODELMOUNT_WRITE_DOCS=1 cargo test --quiet --locked -p modelmount-driver --test docs
 
+fuzz: ## A short run of each fuzz target (SECONDS_EACH=20)
+	@scripts/tools.sh fuzz
+	@scripts/fuzz.sh
+
 audit: ## Known advisories in the dependencies (ADVISORY_DB=directory to stay offline)
 	@scripts/tools.sh audit
 	@scripts/audit.sh
 
 tools: ## Install the tools that the other targets use
-	@scripts/tools.sh test lint demo bench chart image e2e
+	@scripts/tools.sh test lint demo bench fuzz chart image e2e
 
 clean: ## Remove what was built (the tools stay)
 	cargo clean

