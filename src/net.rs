@@ -15,6 +15,8 @@ use url::Host;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::Policy;
 
+pub(crate) mod authorization;
+pub(crate) mod body;
 mod ca;
 
 pub use ca::CaCertificates;
@@ -31,6 +33,7 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 pub struct HttpClient {
     client: reqwest::Client,
     policy: Arc<Policy>,
+    authorities: CaCertificates,
 }
 
 impl HttpClient {
@@ -43,25 +46,27 @@ impl HttpClient {
     /// [`ErrorKind::FailedPrecondition`] when a certificate of `authorities` is refused, or the machine trusts none at
     /// all.
     pub fn new(policy: &Policy, authorities: &CaCertificates) -> Result<Self> {
-        // A process has one default provider; that another library has installed one already is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let policy = Arc::new(policy.clone());
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("modelmount/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .dns_resolver(CheckedResolver { policy: Arc::clone(&policy) })
-            // Parallel ranges want a connection each; HTTP/2 would put them all on one.
-            .http1_only()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(IDLE_TIMEOUT)
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .tls_certs_merge(authorities.certificates())
-            .build()
-            .map_err(|error| {
-                let root = Root(deepest(&error));
-                Error::with_source(ErrorKind::FailedPrecondition, "can't set up TLS: check the CA certificates", root)
-            })?;
-        Ok(Self { client, policy })
+        let (policy, authorities) = (Arc::new(policy.clone()), authorities.clone());
+        let client = build(&policy, &authorities, None).map_err(|error| {
+            let root = Root(deepest(&error));
+            Error::with_source(ErrorKind::FailedPrecondition, "can't set up TLS: check the CA certificates", root)
+        })?;
+        Ok(Self { client, policy, authorities })
+    }
+
+    /// A client of its own, for a caller who brought TLS settings: it trusts `authorities` too, and shows a client
+    /// certificate. Everything else is as before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the certificates are refused.
+    #[cfg(feature = "hdfs")]
+    pub(crate) fn with_tls(&self, authorities: CaCertificates, identity: Option<reqwest::Identity>) -> Result<Self> {
+        let authorities = self.authorities.clone().and(authorities);
+        let client = build(&self.policy, &authorities, identity).map_err(|error| {
+            let root = Root(deepest(&error));
+            Error::with_source(ErrorKind::InvalidArgument, "can't set up TLS: check the Secret's certificates", root)
+        })?;
+        Ok(Self { client, policy: Arc::clone(&self.policy), authorities })
     }
 
     /// Sends one request and returns the answer's head, whatever its status.
@@ -80,6 +85,29 @@ impl HttpClient {
         }
         let host = origin_text(request.url());
         self.client.execute(request).await.map_err(|error| network_error(&host, error))
+    }
+}
+
+fn build(
+    policy: &Arc<Policy>,
+    authorities: &CaCertificates,
+    identity: Option<reqwest::Identity>,
+) -> reqwest::Result<reqwest::Client> {
+    // A process has one default provider; that another library has installed one already is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("modelmount/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .dns_resolver(CheckedResolver { policy: Arc::clone(policy) })
+        // Parallel ranges want a connection each; HTTP/2 would put them all on one.
+        .http1_only()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(IDLE_TIMEOUT)
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .tls_certs_merge(authorities.certificates());
+    match identity {
+        Some(identity) => builder.identity(identity).build(),
+        None => builder.build(),
     }
 }
 

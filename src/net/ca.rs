@@ -21,21 +21,38 @@ impl CaCertificates {
             let refused = |problem: &str| format!("the CA file {} {problem}", file.display());
             let pem = fs::read(file)
                 .map_err(|error| Error::with_source(ErrorKind::FailedPrecondition, refused("can't be read"), error))?;
-            let found = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| {
-                Error::with_source(ErrorKind::FailedPrecondition, refused("is not in the PEM format"), error)
-            })?;
-            if found.is_empty() {
-                let problem = refused("holds no certificate: it must have \"BEGIN CERTIFICATE\" blocks");
-                return Err(Error::new(ErrorKind::FailedPrecondition, problem));
-            }
-            all.extend(found);
+            all.extend(parse(&pem).map_err(|problem| Error::new(ErrorKind::FailedPrecondition, refused(problem)))?);
         }
         Ok(Self(all))
+    }
+
+    /// The certificates of a PEM text that a caller brought.
+    ///
+    /// # Errors
+    /// What is wrong with it, as a clause.
+    #[cfg(feature = "hdfs")]
+    pub(crate) fn from_pem(pem: &[u8]) -> std::result::Result<Self, &'static str> {
+        parse(pem).map(Self)
+    }
+
+    /// These certificates and those.
+    #[cfg(feature = "hdfs")]
+    pub(super) fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
     }
 
     pub(super) fn certificates(&self) -> impl Iterator<Item = reqwest::Certificate> + '_ {
         self.0.iter().cloned()
     }
+}
+
+fn parse(pem: &[u8]) -> std::result::Result<Vec<reqwest::Certificate>, &'static str> {
+    let found = reqwest::Certificate::from_pem_bundle(pem).map_err(|_| "is not in the PEM format")?;
+    if found.is_empty() {
+        return Err("holds no certificate: it must have \"BEGIN CERTIFICATE\" blocks");
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
