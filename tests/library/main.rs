@@ -5,9 +5,10 @@
 //! | --- | --- |
 //! | `conformance` | every source does what [`modelmount::Source`] says |
 //! | `s3` | keys, listings and refusals of three S3 servers |
+//! | `hdfs` | WebHDFS, at a real Hadoop |
 //! | `transfer` | a model arrives whole, once, and resumable, whatever the network does |
 //! | `cache` | what a crash leaves behind is put right, and wrong bytes are never served |
-//! | `bucket`, `memory`, `node` | what the others share |
+//! | `bucket`, `memory`, `node`, `single` | what the others share |
 //! | `pull` | the same engine into a plain directory |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 #![cfg_attr(
@@ -19,10 +20,13 @@
 mod bucket;
 mod cache;
 mod conformance;
+#[cfg(feature = "hdfs")]
+mod hdfs;
 mod memory;
 mod node;
 mod pull;
 #[cfg(feature = "s3")]
 mod s3;
+mod single;
 #[cfg(all(feature = "s3", feature = "http"))]
 mod transfer;

@@ -18,6 +18,7 @@
 
 mod background;
 pub mod conformance;
+pub mod hdfs;
 pub mod http;
 mod launch;
 pub mod model;
@@ -28,6 +29,7 @@ pub mod script;
 pub mod tools;
 pub mod wait;
 
+pub use hdfs::Hdfs;
 pub use http::Nginx;
 pub use model::Pattern;
 pub use process::Process;

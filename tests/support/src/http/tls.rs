@@ -10,14 +10,18 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 pub struct Certificates {
     /// The CA's certificate.
     pub ca_pem: String,
+    /// A client's certificate by the same CA.
+    pub client_pem: String,
+    /// The key that goes with it.
+    pub client_key_pem: String,
 }
 
 impl Certificates {
-    pub(super) const CHAIN_FILE: &str = "server.pem";
-    pub(super) const KEY_FILE: &str = "server.key";
+    pub(crate) const CHAIN_FILE: &str = "server.pem";
+    pub(crate) const KEY_FILE: &str = "server.key";
 
     /// Makes a new CA, and leaves the server's certificate and key in `directory`.
-    pub(super) fn new(directory: &Path) -> Self {
+    pub(crate) fn new(directory: &Path) -> Self {
         let mut ca = CertificateParams::default();
         // A CA's own: rustls refuses one that a server also shows as its own certificate.
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -31,6 +35,9 @@ impl Certificates {
         let certificate = server.signed_by(&key, &ca).expect("a CA can sign");
         fs::write(directory.join(Self::CHAIN_FILE), certificate.pem()).expect("a temporary directory is writable");
         fs::write(directory.join(Self::KEY_FILE), key.serialize_pem()).expect("a temporary directory is writable");
-        Self { ca_pem: ca.pem() }
+        let client_key = KeyPair::generate().expect("keys can be made");
+        let client = CertificateParams::new(Vec::new()).expect("no names are needed");
+        let client = client.signed_by(&client_key, &ca).expect("a CA can sign");
+        Self { ca_pem: ca.pem(), client_pem: client.pem(), client_key_pem: client_key.serialize_pem() }
     }
 }
