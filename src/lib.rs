@@ -13,6 +13,7 @@
 //! | `s3` | Amazon S3 and compatible stores, `s3://` |
 //! | `http` | web servers, `https://` and `http://` |
 //! | `hdfs` | Hadoop's file system by WebHDFS, `hdfs://`, `webhdfs://`, `swebhdfs://` |
+//! | `oci` | models in container registries, `oci://` |
 //! | `file` | directories of this machine, `file://` |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed"))]
 #![allow(clippy::cast_possible_truncation, reason = "the crate is for 64-bit Linux")]

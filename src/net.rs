@@ -18,8 +18,12 @@ use crate::policy::Policy;
 pub(crate) mod authorization;
 pub(crate) mod body;
 mod ca;
+#[allow(dead_code, reason = "each source uses some of it")]
+mod follow;
 
 pub use ca::CaCertificates;
+#[cfg_attr(not(feature = "oci"), allow(unused_imports, reason = "as above"))]
+pub(crate) use follow::{Question, read_all};
 
 /// A server that takes longer than this to accept a connection is unavailable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

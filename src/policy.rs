@@ -57,19 +57,72 @@ fn as_v6(address: IpAddr) -> u128 {
 pub struct Policy {
     allowed_addresses: Vec<Cidr>,
     file_roots: Vec<PathBuf>,
+    plain_http: PlainHttp,
+    /// Hosts that may have any address.
+    exempt_hosts: Vec<String>,
+}
+
+/// Registries that may be spoken to without TLS.
+#[derive(Clone, Debug)]
+enum PlainHttp {
+    Any,
+    These(Vec<String>),
+}
+
+impl Default for PlainHttp {
+    fn default() -> Self {
+        Self::These(Vec::new())
+    }
 }
 
 impl Policy {
     /// The default policy, and these further addresses and roots for `file://`.
     pub fn new(allowed_addresses: Vec<Cidr>, file_roots: Vec<PathBuf>) -> Self {
-        Self { allowed_addresses, file_roots }
+        Self { allowed_addresses, file_roots, ..Self::default() }
     }
 
     /// Everything allowed: for a command line, whose user can reach all of it anyway.
     pub fn unrestricted() -> Self {
         let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         let all = all.map(|address| Cidr { base: as_v6(address), prefix: 0 });
-        Self { allowed_addresses: all.to_vec(), file_roots: vec![PathBuf::from("/")] }
+        Self {
+            allowed_addresses: all.to_vec(),
+            file_roots: vec![PathBuf::from("/")],
+            plain_http: PlainHttp::Any,
+            exempt_hosts: Vec::new(),
+        }
+    }
+
+    /// The same policy, under which these registries (a host, or `host:port`) may be spoken to over plain HTTP, where
+    /// anybody on the way can read what is sent: content, and credentials.
+    #[must_use]
+    pub fn with_plain_http(self, registries: Vec<String>) -> Self {
+        let registries = registries.into_iter().map(|registry| registry.to_ascii_lowercase()).collect();
+        Self { plain_http: PlainHttp::These(registries), ..self }
+    }
+
+    /// Checks whether a registry (a host, or `host:port`) may be spoken to over plain HTTP.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PermissionDenied`] unless it is one of those of [`Self::with_plain_http`].
+    pub fn check_plain_http(&self, registry: &str) -> Result<()> {
+        match &self.plain_http {
+            PlainHttp::Any => Ok(()),
+            PlainHttp::These(registries) if registries.contains(&registry.to_ascii_lowercase()) => Ok(()),
+            PlainHttp::These(_) => Err(Error::new(
+                ErrorKind::PermissionDenied,
+                format!(
+                    "{registry} may not be spoken to over plain HTTP by this node; its operator can allow it with \
+                     --allow-plain-http {registry}"
+                ),
+            )),
+        }
+    }
+
+    /// The same policy, under which these hosts may have any address: for what the operator has configured, and no pod.
+    #[cfg(feature = "oci")]
+    pub(crate) fn exempting(&self, hosts: Vec<String>) -> Self {
+        Self { exempt_hosts: hosts, ..self.clone() }
     }
 
     /// Checks an address that `host` resolved to.
@@ -79,6 +132,9 @@ impl Policy {
     /// any notation, unless allowed.
     pub fn check_address(&self, host: &str, address: IpAddr) -> Result<()> {
         let Some(class) = refused_class(address) else { return Ok(()) };
+        if self.exempt_hosts.iter().any(|exempt| exempt.eq_ignore_ascii_case(host)) {
+            return Ok(());
+        }
         if self.allowed_addresses.iter().any(|range| range.contains(address)) {
             return Ok(());
         }
@@ -179,5 +235,18 @@ mod tests {
         for bad in ["", "10.0.0.0/33", "::/129", "x/8", "10.0.0.0/", "10.0.0/8"] {
             assert!(bad.parse::<Cidr>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn plain_http_is_for_the_registries_that_are_named() {
+        let policy = Policy::default().with_plain_http(vec!["Registry.example:5000".into()]);
+        policy.check_plain_http("registry.example:5000").unwrap();
+        for registry in ["registry.example", "registry.example:5001", "example:5000"] {
+            let error = policy.check_plain_http(registry).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            assert!(error.to_string().contains("--allow-plain-http"), "{error}");
+        }
+        Policy::default().check_plain_http("registry.example").unwrap_err();
+        Policy::unrestricted().check_plain_http("registry.example").unwrap();
     }
 }

@@ -25,8 +25,15 @@ mod file;
 mod hdfs;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "oci")]
+mod oci;
+#[cfg(feature = "oci")]
+mod portion;
 #[cfg(feature = "s3")]
 mod s3;
+
+#[cfg(feature = "oci")]
+pub use oci::{RegistryMirror, RegistryMirrors};
 
 /// The bytes of one file, in order.
 pub type ByteStream = BoxStream<'static, Result<Bytes>>;
@@ -92,6 +99,9 @@ pub struct Context {
     /// Connections, shared so that a publish does not pay for a new handshake.
     #[cfg(feature = "net")]
     pub http: crate::net::HttpClient,
+    /// Who may serve the content of registries in their place.
+    #[cfg(feature = "oci")]
+    pub mirrors: RegistryMirrors,
 }
 
 impl Context {
@@ -103,6 +113,8 @@ impl Context {
         Ok(Self {
             #[cfg(feature = "net")]
             http: crate::net::HttpClient::new(&policy, &crate::net::CaCertificates::default())?,
+            #[cfg(feature = "oci")]
+            mirrors: RegistryMirrors::default(),
             policy,
         })
     }
@@ -113,7 +125,26 @@ impl Context {
     /// As [`Self::new`].
     #[cfg(feature = "net")]
     pub fn trusting(policy: Policy, authorities: &crate::net::CaCertificates) -> Result<Self> {
-        Ok(Self { http: crate::net::HttpClient::new(&policy, authorities)?, policy })
+        Ok(Self {
+            http: crate::net::HttpClient::new(&policy, authorities)?,
+            #[cfg(feature = "oci")]
+            mirrors: RegistryMirrors::default(),
+            policy,
+        })
+    }
+
+    /// The same context, whose registries may be served by `mirrors`, in their order. Mirrors may have any address, also
+    /// on this machine; `authorities` are trusted for them besides the system's.
+    ///
+    /// # Errors
+    /// As [`Self::trusting`].
+    #[cfg(feature = "oci")]
+    pub fn with_registry_mirrors(
+        self,
+        mirrors: Vec<RegistryMirror>,
+        authorities: &crate::net::CaCertificates,
+    ) -> Result<Self> {
+        Ok(Self { mirrors: RegistryMirrors::new(mirrors, &self.policy, authorities)?, ..self })
     }
 }
 
@@ -140,6 +171,8 @@ pub fn registry() -> &'static [Registration] {
     &[
         #[cfg(feature = "s3")]
         s3::REGISTRATION,
+        #[cfg(feature = "oci")]
+        oci::REGISTRATION,
         #[cfg(feature = "http")]
         http::REGISTRATION,
         #[cfg(feature = "hdfs")]
