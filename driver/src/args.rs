@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use modelmount::cache::KeepFree;
 use modelmount::policy::Cidr;
 use modelmount::size::parse_size;
+use modelmount::source::RegistryMirror;
 use modelmount::{Limits, ModelUri};
 
 use crate::http_server::ListenAddress;
@@ -96,9 +97,9 @@ pub struct Node {
     /// Serve the controller on the same socket
     #[arg(long, env = "MODELMOUNT_WITH_CONTROLLER")]
     pub with_controller: bool,
-    /// Loopback or link-local addresses that models may come from, for instance 127.0.0.0/8; repeatable
-    #[arg(long, env = "MODELMOUNT_ALLOW_ADDRESS", value_name = "CIDR", value_delimiter = ',')]
-    pub allow_address: Vec<Cidr>,
+    /// Where models may come from.
+    #[command(flatten)]
+    pub reach: Reach,
     /// Directory that file:// may read; repeatable; none by default
     #[arg(long, env = "MODELMOUNT_ALLOW_FILE_ROOT", value_name = "DIR", value_delimiter = ',')]
     pub allow_file_root: Vec<PathBuf>,
@@ -133,15 +134,33 @@ pub struct Controller {
     #[arg(long, env = "MODELMOUNT_DRIVER_NAME", value_name = "NAME", default_value = DRIVER_NAME,
           value_parser = driver_name)]
     pub driver_name: String,
-    /// Loopback or link-local addresses that models may come from, for instance 127.0.0.0/8; repeatable
-    #[arg(long, env = "MODELMOUNT_ALLOW_ADDRESS", value_name = "CIDR", value_delimiter = ',')]
-    pub allow_address: Vec<Cidr>,
+    /// Where models may come from.
+    #[command(flatten)]
+    pub reach: Reach,
     /// Whom sources may be signed by.
     #[command(flatten)]
     pub trust: Trust,
     /// Where it can be watched.
     #[command(flatten)]
     pub ports: Ports,
+}
+
+/// Where models may come from, beyond what everybody may reach.
+#[derive(Clone, Debug, Args)]
+pub struct Reach {
+    /// Loopback or link-local addresses that models may come from, for instance 127.0.0.0/8; repeatable
+    #[arg(long, env = "MODELMOUNT_ALLOW_ADDRESS", value_name = "CIDR", value_delimiter = ',')]
+    pub allow_address: Vec<Cidr>,
+    /// Registry that may be spoken to without TLS, a host or host:port; repeatable
+    #[arg(long, env = "MODELMOUNT_ALLOW_PLAIN_HTTP", value_name = "REGISTRY", value_delimiter = ',')]
+    pub allow_plain_http: Vec<String>,
+    /// Server that may serve a registry's content in its place, for instance docker.io=http://127.0.0.1:30020, or
+    /// *=URL for all registries; repeatable, asked in this order
+    #[arg(long, env = "MODELMOUNT_REGISTRY_MIRROR", value_name = "REGISTRY=URL", value_delimiter = ',')]
+    pub registry_mirror: Vec<RegistryMirror>,
+    /// The same for a mirror that is also believed about tags and asked instead of the registry who may read
+    #[arg(long, env = "MODELMOUNT_RESOLVING_REGISTRY_MIRROR", value_name = "REGISTRY=URL", value_delimiter = ',')]
+    pub resolving_registry_mirror: Vec<RegistryMirror>,
 }
 
 /// Where a plugin can be watched, besides its socket.
@@ -361,6 +380,10 @@ mod tests {
             ("pull s3://b/m /d --attribute x", "KEY=VALUE"),
             ("pull s3://b/m", "required"),
             ("node --endpoint unix:///x.sock --node-id n --allow-address localhost", "not an address range"),
+            (
+                "node --endpoint unix:///x.sock --node-id n --registry-mirror http://m",
+                "not a mirror such as docker.io=",
+            ),
             ("node --endpoint unix:///x.sock --node-id n --keep-free lots", "neither a share"),
             ("node --endpoint unix:///x.sock --node-id n --selinux-label container_file_t", "user:role:type:level"),
             ("node --endpoint unix:///x.sock --node-id n --driver-name ../x", "like csi.example.com"),

@@ -1,11 +1,9 @@
 //! What each subcommand does, and how it ends.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use modelmount::net::CaCertificates;
-use modelmount::{Context, Error, Policy};
+use modelmount::Error;
 use tonic::Status;
 use tracing_subscriber::EnvFilter;
 
@@ -88,13 +86,6 @@ fn log(log: &Log) -> Result<(), Failure> {
         LogFormat::Text => builder.with_target(false).with_ansi(terminal::is_terminal()).init(),
     }
     Ok(())
-}
-
-/// What all sources of this process share. An authority that can't be trusted is a matter of configuration.
-fn context(policy: Policy, authorities: &[PathBuf]) -> Result<Context, Failure> {
-    CaCertificates::read(authorities)
-        .and_then(|authorities| Context::trusting(policy, &authorities))
-        .map_err(|error| Failure::Configuration(error.report()))
 }
 
 /// A runtime for a command that does one thing.

@@ -9,6 +9,12 @@
 {{- with $values.policy.allowAddresses }}
 - --allow-address={{ join "," . }}
 {{- end }}
+{{- with $values.policy.allowPlainHttp }}
+- --allow-plain-http={{ join "," . }}
+{{- end }}
+{{- range $values.registryMirrors }}
+- --{{ if .resolves }}resolving-{{ end }}registry-mirror={{ .registry }}={{ .url }}
+{{- end }}
 {{- if or $values.ca.configMap $values.ca.secret }}
 - --ca-file=/etc/modelmount/ca/{{ $values.ca.key }}
 {{- end }}

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use modelmount::fetch::{Progress, pull};
+use modelmount::net::CaCertificates;
 use modelmount::size::Size;
 use modelmount::{Context, Credentials, ModelRequest, Policy, model};
 
 use super::environment::Environment;
 use super::terminal::{Display, TICK, files};
-use super::{Failure, context, runtime};
+use super::{Failure, runtime};
 use crate::args::{Pull, Trust};
 
 pub(super) fn run(args: &Pull) -> Result<(), Failure> {
@@ -79,8 +80,10 @@ pub(super) fn request(
     Ok(ModelRequest::from_attributes(&all)?)
 }
 
-/// What a command may reach: all that its user may.
+/// What a command may reach: all that its user may. An authority that can't be trusted is a matter of configuration.
 pub(super) fn unrestricted(environment: &Environment, trust: &Trust) -> Result<Context, Failure> {
     let authorities: Vec<_> = trust.ca_file.iter().cloned().chain(environment.authorities()?).collect();
-    context(Policy::unrestricted(), &authorities)
+    CaCertificates::read(&authorities)
+        .and_then(|authorities| Context::trusting(Policy::unrestricted(), &authorities))
+        .map_err(|error| Failure::Configuration(error.report()))
 }

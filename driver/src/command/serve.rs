@@ -3,17 +3,20 @@
 //! Two runtimes: one answers calls, the other fetches. Fetching hashes and writes inside its tasks, and must not keep a
 //! Probe waiting.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use modelmount::net::CaCertificates;
+use modelmount::source::RegistryMirror;
 use modelmount::{Cache, Context, Policy, Transfers};
 use rustix::fs::statvfs;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tonic::transport::Server as Transport;
 
-use super::{Failure, context};
-use crate::args::{Controller, Node, Ports};
+use super::Failure;
+use crate::args::{Controller, Node, Ports, Reach, Trust};
 use crate::controller::ControllerService;
 use crate::csi::controller_server::ControllerServer;
 use crate::csi::identity_server::IdentityServer;
@@ -51,7 +54,7 @@ pub(super) fn node(args: Node) -> Result<(), Failure> {
     let mounter = Mounter::new(&kubelet_dir).map_err(configuration_text)?.with_staging(&cache.staging_dir());
     let limits = args.fetch.into();
     let transfers = Arc::new(Transfers::new(Arc::clone(&cache), limits, fetching.handle().clone()));
-    let context = context(Policy::new(args.allow_address, args.allow_file_root), &args.trust.ca_file)?;
+    let context = reaching(args.reach, args.allow_file_root, &args.trust)?;
     let workshop = Workshop {
         cache: Arc::clone(&cache),
         transfers: Arc::clone(&transfers),
@@ -90,10 +93,9 @@ pub(super) fn node(args: Node) -> Result<(), Failure> {
 
 /// Serves the controller until it is told to stop.
 pub(super) fn controller(args: Controller) -> Result<(), Failure> {
-    let Controller { endpoint, driver_name, allow_address, trust, ports: Ports { health_address, metrics_address } } =
-        args;
+    let Controller { endpoint, driver_name, reach, trust, ports: Ports { health_address, metrics_address } } = args;
     let runtime = runtime("answer", ANSWERING)?;
-    let context = context(Policy::new(allow_address, Vec::new()), &trust.ca_file)?;
+    let context = reaching(reach, Vec::new(), &trust)?;
     let health = Arc::new(Health::default());
     health.ready();
     let metrics = Arc::new(Metrics::controller());
@@ -104,6 +106,20 @@ pub(super) fn controller(args: Controller) -> Result<(), Failure> {
     let registration = None;
     let plugin = Plugin { endpoint, driver_name, registration, health_address, metrics_address, health, metrics };
     runtime.block_on(plugin.serve(router)).map_err(configuration_text)
+}
+
+/// What the sources of a plugin share.
+fn reaching(reach: Reach, file_roots: Vec<PathBuf>, trust: &Trust) -> Result<Context, Failure> {
+    let Reach { allow_address, allow_plain_http, registry_mirror, resolving_registry_mirror } = reach;
+    let authorities = CaCertificates::read(&trust.ca_file).map_err(configuration)?;
+    let policy = Policy::new(allow_address, file_roots).with_plain_http(allow_plain_http);
+    let context = Context::trusting(policy, &authorities).map_err(configuration)?;
+    let resolving = resolving_registry_mirror.into_iter().map(RegistryMirror::resolving);
+    let mirrors: Vec<_> = resolving.chain(registry_mirror).collect();
+    if mirrors.is_empty() {
+        return Ok(context);
+    }
+    context.with_registry_mirrors(mirrors, &authorities).map_err(configuration)
 }
 
 /// Outside of a cluster there are no claims to ask about.
