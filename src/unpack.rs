@@ -1,10 +1,36 @@
 //! Files that hold others: archives, and the layers of images.
+//!
+//! ```text
+//! file --input--> decompress --tar--> members --> Receiver      while it still arrives
+//!             \-----------------zip--/                          when it is complete
+//! ```
+//!
+//! Everything below [`read_members`] is pure over [`Read`] and [`Seek`]: it makes no files, and knows no cache. A model's
+//! archive holds plain files and directories with relative names, or it is refused with the member's name; owners, modes
+//! and other attributes are never restored. What comes out is bounded: in number, in names, and in its ratio to what went in.
 
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::str::FromStr;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::RelPath;
+use crate::manifest::{Digest, RelPath};
 use crate::select::Selection;
+
+mod decompress;
+mod input;
+mod layers;
+mod members;
+mod tar;
+mod zip;
+
+use decompress::Compression;
+use input::{Input, Meter, fill};
+use members::Members;
+
+pub(crate) use layers::stack;
+pub(crate) use members::Unpacked;
 
 /// Attribute `unpack`: what becomes of a model that is one single file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,6 +127,19 @@ impl Unpack {
         Ok(Self { into: Some(into), ..self })
     }
 
+    /// The file that this is made of, by what is taken from it. Where its files go, and over which others they lie, is
+    /// left out: many volumes can share what was unpacked once.
+    pub(crate) fn key(&self, origin: Digest) -> Digest {
+        let kind = match self.kind {
+            Kind::Perhaps | Kind::Archive => "archive",
+            Kind::Layer(_) => "layer",
+        };
+        let below = self.below.as_ref().map_or("", RelPath::as_str);
+        let mut hasher = Sha256::new();
+        hasher.update(format!("unpacked 1 {} {kind} {below:?} {}", origin.hex(), self.selection.canonical()));
+        Digest::from_hasher(hasher)
+    }
+
     /// A text that is the same for those only that make the same files of the same bytes. Part of
     /// [`crate::Manifest::id`]: it never changes.
     pub(crate) fn canonical(&self) -> String {
@@ -114,27 +153,87 @@ impl Unpack {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Takes the files that are read from an archive, one after the other.
+pub(crate) trait Receiver {
+    /// A file begins. They are numbered from 0 on.
+    fn begin(&mut self) -> Result<()>;
 
-    #[test]
-    fn names_decide_what_may_be_unpacked() {
-        let kind = |archives: &str, name| {
-            let archives: Archives = archives.parse().unwrap();
-            archives.unpack(&RelPath::parse(name).unwrap()).map(|unpack| unpack.kind)
-        };
-        for archive in ["m.tar", "M.TAR.GZ", "a/m.tgz", "m.tar.bz2", "m.tar.xz", "m.tar.zst", "m.zip"] {
-            assert_eq!(kind("auto", archive), Some(Kind::Archive), "{archive}");
-            assert_eq!(kind("never", archive), None, "{archive}");
-        }
-        for unclear in ["model", "a.b/model", "model-v1.2", ".hidden", "m.something-long-no-extension"] {
-            assert_eq!(kind("auto", unclear), Some(Kind::Perhaps), "{unclear}");
-        }
-        for model in ["m.pt", "m.bin", "m.bin.gz", "m.nemo", "m.mar", "m.safetensors", "m.GGUF"] {
-            assert_eq!(kind("auto", model), None, "{model}");
-            assert_eq!(kind("always", model), Some(Kind::Archive), "{model}");
-        }
-        assert!("yes".parse::<Archives>().unwrap_err().to_string().contains("\"never\""));
-    }
+    /// What follows of its content.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// It is complete. Without this, its content is not to be trusted.
+    fn end(&mut self) -> Result<()>;
 }
+
+/// Gives the members of a file to `receiver`. `None` when it is none that has members, and need not be
+/// ([`Kind::Perhaps`]). Of a tar no byte is asked for twice, and none out of order.
+///
+/// # Errors
+/// [`ErrorKind::FailedPrecondition`] for what is no archive, or one that no model should have; [`ErrorKind::Corrupt`] for one
+/// that is damaged or cut short; those of `receiver` and, as they are, those of `source`.
+pub(crate) fn read_members<R: Read + Seek>(
+    source: R,
+    unpack: &Unpack,
+    receiver: &mut dyn Receiver,
+) -> Result<Option<Unpacked>> {
+    let meter = Meter::default();
+    let mut input = Input::new(source, meter.clone());
+    let mut members = Members::new(unpack, receiver, meter.clone());
+    let mut head = [0; tar::BLOCK];
+    let length = fill(&mut input, &mut head).map_err(|error| meter.failure(error))?;
+    let head = &head[..length];
+    if zip::is_zip(head) && !matches!(unpack.kind, Kind::Layer(_)) {
+        input.seek(SeekFrom::Start(0)).map_err(|error| meter.failure(error))?;
+        zip::read(&mut input, &mut members)?;
+        return members.finish().map(Some);
+    }
+    let compression = Compression::detect(head);
+    let mut whole = Cursor::new(head).chain(input);
+    let mut plain: Box<dyn Read + '_> = match compression {
+        Some(compression) => compression.reader(whole),
+        None => Box::new(&mut whole),
+    };
+    let mut first = [0; tar::BLOCK];
+    let begun = fill(&mut *plain, &mut first).map_err(|error| meter.failure(error));
+    let is_tar = begun.as_ref().is_ok_and(|length| tar::is_tar(&first[..*length]));
+    if unpack.kind == Kind::Perhaps && !is_tar {
+        // Damaged as far as it can be told, it is not known to be one. An error of the source is not about that.
+        return match begun {
+            Err(error) if error.kind() != ErrorKind::Corrupt => Err(error),
+            _ => Ok(None),
+        };
+    }
+    let length = begun?;
+    if !is_tar && !tar::is_empty_tar(&first[..length]) {
+        return Err(no_archive(compression, &first[..length]));
+    }
+    tar::read(&mut Cursor::new(&first[..length]).chain(plain), &mut members)?;
+    members.finish().map(Some)
+}
+
+/// Says what a file looks like that should be an archive: often it is the error page of a server.
+fn no_archive(compression: Option<Compression>, head: &[u8]) -> Error {
+    let head = &head[..head.len().min(24)];
+    let begins = match std::str::from_utf8(head) {
+        _ if head.is_empty() => "is empty".to_owned(),
+        Ok(text) => format!("begins with {text:?}"),
+        // Cut in the middle of a character.
+        Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => {
+            format!("begins with {:?}", String::from_utf8_lossy(&head[..error.valid_up_to()]))
+        }
+        Err(_) => format!(
+            "begins with the bytes {}",
+            head.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+        ),
+    };
+    let text = match compression {
+        Some(compression) => {
+            format!("it is no archive: what is compressed in it (by {}) is no tar, and {begins}", compression.name())
+        }
+        None => format!("it is no archive (tar, plain or compressed by gzip, bzip2, xz or zstd, or zip): it {begins}"),
+    };
+    Error::new(ErrorKind::FailedPrecondition, text + "; with unpack: never it is taken as it is")
+}
+
+#[cfg(test)]
+mod tests;
