@@ -25,6 +25,8 @@ mod file;
 mod hdfs;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "object")]
+mod object;
 #[cfg(feature = "oci")]
 mod oci;
 #[cfg(feature = "oci")]

@@ -1,4 +1,4 @@
-//! Puts the process's shared HTTP client under `object_store`, and evens out what S3 servers do in the wild.
+//! Puts the process's shared HTTP client under `object_store`, and evens out what servers do in the wild.
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
@@ -15,12 +15,12 @@ use crate::net::{HttpClient, network_error, origin_text};
 
 /// Gives every store of the process the same connections.
 #[derive(Debug)]
-pub(super) struct Connector {
+pub(in crate::source) struct Connector {
     client: HttpClient,
 }
 
 impl Connector {
-    pub(super) fn new(client: HttpClient) -> Self {
+    pub(in crate::source) fn new(client: HttpClient) -> Self {
         Self { client }
     }
 }
