@@ -142,6 +142,7 @@ impl Manifest {
     pub fn join(models: Vec<(Option<RelPath>, Self)>) -> Result<Self> {
         let mut entries = Vec::new();
         let (mut names, mut revisions) = (Vec::new(), Vec::new());
+        let several = models.len() > 1;
         for (part, (below, model)) in models.into_iter().enumerate() {
             for mut entry in model.entries {
                 if let Some(below) = &below {
@@ -151,7 +152,10 @@ impl Manifest {
                 entry.part = part;
                 entries.push(entry);
             }
-            revisions.extend(model.revision.map(|revision| format!("{} {revision}", model.name)));
+            revisions.extend(model.revision.map(|revision| match several {
+                true => format!("{} {revision}", model.name),
+                false => revision,
+            }));
             names.push(model.name);
         }
         let name = names.join(", ");
