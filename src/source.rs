@@ -29,7 +29,7 @@ mod http;
 mod object;
 #[cfg(feature = "oci")]
 mod oci;
-#[cfg(feature = "oci")]
+#[cfg(any(feature = "http", feature = "oci"))]
 mod portion;
 #[cfg(feature = "s3")]
 mod s3;

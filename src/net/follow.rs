@@ -49,13 +49,15 @@ impl HttpClient {
         let mut first = None;
         for _ in 0..=MAX_REDIRECTS {
             let mut request = Request::new(question.method.clone(), url.clone());
-            *request.headers_mut() = question.headers.clone();
-            // A compressed transfer would have another length, and no ranges.
-            request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             *request.body_mut() = question.body.clone().map(Into::into);
+            let headers = request.headers_mut();
+            // First, so that headers that the user brought change nothing about what is asked.
             if url.origin() == question.url.origin() {
-                request.headers_mut().extend(question.credentials.clone());
+                headers.clone_from(question.credentials);
             }
+            headers.extend(question.headers.clone());
+            // A compressed transfer would have another length, and no ranges.
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             let answer = self.execute(request).await?;
             let first = first.get_or_insert_with(|| answer.headers().clone());
             match redirection(&url, answer.status(), answer.headers())? {

@@ -1,27 +1,25 @@
 //! Web servers: `https://host/path/model.gguf`, one file, laid out under the base name of the URL's path.
 //!
-//! The query is part of every request (presigned URLs) and of no name. Redirects are followed by hand: each hop's
-//! address is checked, credentials stay with the origin that they were given for, and https never falls back to http.
-//! A version is pinned by ETag, else by Last-Modified; every answer is compared with it. A server that gives neither
-//! can be read, but neither resumed nor found again in the cache.
+//! The query is part of every request (presigned URLs) and of no name. Redirects are followed; credentials stay with the
+//! origin that they were given for, and https never falls back to http. A version is pinned by ETag, else by
+//! Last-Modified; every answer is compared with it. A server that gives neither can be read, but neither resumed nor
+//! found again in the cache.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, TryStreamExt};
 use percent_encoding::percent_decode_str;
 use reqwest::header::{
-    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LAST_MODIFIED,
-    LOCATION, RANGE,
+    CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE,
 };
-use reqwest::{Method, Request, Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
-use super::{ByteStream, Context, Options, Portion, Registration, Source};
+use super::{ByteStream, Context, Options, Portion, Registration, Source, portion};
 use crate::credentials::{Credentials, Secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Entry, Item, Listing};
-use crate::net::{HttpClient, authorization, network_error, origin_text};
+use crate::net::{HttpClient, Question, authorization, origin_text};
 use crate::uri::ModelUri;
 
 pub(super) const REGISTRATION: Registration = Registration {
@@ -31,9 +29,6 @@ pub(super) const REGISTRATION: Registration = Registration {
     claims: |uri| matches!(uri.scheme().as_str(), "http" | "https"),
     open: |uri, options, credentials, context| Ok(Arc::new(Http::open(uri, options, credentials, context)?)),
 };
-
-/// As browsers do it (Fetch standard: 20), less.
-const MAX_REDIRECTS: usize = 10;
 
 #[derive(Debug)]
 struct Http {
@@ -67,38 +62,11 @@ impl Http {
     }
 
     /// Asks for the file, following redirects, and returns an answer of status 200, 206 or 416.
-    async fn get(&self, condition: &[(HeaderName, HeaderValue)]) -> Result<Response> {
-        let mut url = self.url.clone();
-        for _ in 0..=MAX_REDIRECTS {
-            let mut request = Request::new(Method::GET, url.clone());
-            let headers = request.headers_mut();
-            if url.origin() == self.url.origin() {
-                headers.clone_from(self.headers.expose());
-            }
-            // A compressed transfer would have another length, and no ranges.
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-            headers.extend(condition.iter().cloned());
-            let answer = self.client.execute(request).await.map_err(|error| error.within(&self.uri))?;
-            let Some(next) = self.redirection(&url, &answer)? else {
-                return self.accept(&url, answer);
-            };
-            url = next;
-        }
-        Err(self.error(ErrorKind::Unavailable, format!("is redirected more than {MAX_REDIRECTS} times")))
-    }
-
-    fn redirection(&self, from: &Url, answer: &Response) -> Result<Option<Url>> {
-        if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-            return Ok(None);
-        }
-        let refused = |problem: &str| self.error(ErrorKind::PermissionDenied, format!("is redirected {problem}"));
-        let target = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        let next = target.and_then(|target| from.join(target).ok()).ok_or_else(|| refused("to no valid place"))?;
-        match (from.scheme(), next.scheme()) {
-            ("https", "http") => Err(refused("from https to http, which anybody on the way could change")),
-            (_, "http" | "https") => Ok(Some(next)),
-            (_, other) => Err(refused(&format!("to a {other}: URL"))),
-        }
+    async fn get(&self, headers: HeaderMap) -> Result<Response> {
+        let credentials = self.headers.expose();
+        let question = Question { method: Method::GET, url: &self.url, headers, credentials, body: None, leaves: true };
+        let arrival = self.client.follow(question).await.map_err(|error| error.within(&self.uri))?;
+        self.accept(&arrival.url, arrival.answer)
     }
 
     fn accept(&self, url: &Url, answer: Response) -> Result<Response> {
@@ -138,7 +106,8 @@ impl Http {
     /// Asks for the first byte: tells size, version and whether parts are served, where a HEAD would be refused by
     /// presigned URLs.
     async fn probe(&self) -> Result<Item> {
-        let answer = self.get(&[(RANGE, HeaderValue::from_static("bytes=0-0"))]).await?;
+        let first_byte = [(RANGE, HeaderValue::from_static("bytes=0-0"))].into_iter().collect();
+        let answer = self.get(first_byte).await?;
         let size = match answer.status() {
             StatusCode::OK => header(&answer, &CONTENT_LENGTH).and_then(|text| text.parse().ok()),
             // `bytes 0-0/123`; of an empty file: `bytes */0`.
@@ -179,44 +148,18 @@ impl Source for Http {
     }
 
     async fn read(&self, entry: &Entry, portion: Portion) -> Result<ByteStream> {
-        let mut condition = Vec::new();
-        if let Portion::Range(range) = &portion {
-            condition.push((RANGE, value(&format!("bytes={}-{}", range.start, range.end - 1))?));
-            if let Some(Validator::Strong(etag)) = entry.validator.as_deref().map(Validator::parse) {
-                condition.push((IF_RANGE, value(etag)?));
-            }
+        let mut headers = HeaderMap::new();
+        portion::ask(&portion, &mut headers);
+        if matches!(portion, Portion::Range(_))
+            && let Some(Validator::Strong(etag)) = entry.validator.as_deref().map(Validator::parse)
+        {
+            headers.insert(IF_RANGE, value(etag)?);
         }
-        let answer = self.get(&condition).await?;
+        let answer = self.get(headers).await?;
         if validator(&answer) != entry.validator {
             return Err(self.error(ErrorKind::Changed, "has changed at the source".to_owned()));
         }
-        let length = match (&portion, answer.status()) {
-            (Portion::Whole, StatusCode::OK) => entry.size,
-            // Of an empty file, or of a server that sees a range where there was none.
-            (Portion::Whole, _) => return Err(self.error(ErrorKind::Unavailable, "is served in part only".to_owned())),
-            (Portion::Range(range), StatusCode::PARTIAL_CONTENT) => {
-                let total = entry.size.map_or_else(|| "*".to_owned(), |size| size.to_string());
-                let expected = format!("bytes {}-{}/{total}", range.start, range.end - 1);
-                if header(&answer, &CONTENT_RANGE).as_deref() != Some(expected.as_str()) {
-                    return Err(
-                        self.error(ErrorKind::RangesUnsupported, "is served in other parts than asked".to_owned())
-                    );
-                }
-                Some(range.end - range.start)
-            }
-            (Portion::Range(range), StatusCode::OK) if Some(range.clone()) == entry.size.map(|size| 0..size) => {
-                entry.size
-            }
-            (Portion::Range(_), StatusCode::OK) => {
-                return Err(self.error(ErrorKind::RangesUnsupported, "is not served in parts".to_owned()));
-            }
-            (Portion::Range(_), _) => {
-                return Err(self.error(ErrorKind::Changed, "is shorter than it was".to_owned()));
-            }
-        };
-        let (uri, host) = (self.uri.clone(), origin_text(&self.url));
-        let bytes = answer.bytes_stream().map_err(move |error| network_error(&host, error).within(&uri));
-        Ok(super::exactly(bytes.boxed(), length, self.uri.to_string()))
+        portion::receive(answer, &portion, entry.size, &self.uri)
     }
 }
 
