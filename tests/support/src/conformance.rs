@@ -62,6 +62,11 @@ pub trait Fixture: Send + Sync {
         true
     }
 
+    /// Whether the store keeps what a manifest names when it is replaced, so that it is still what is read.
+    fn keeps_versions(&self) -> bool {
+        false
+    }
+
     /// Whether the store can hold [`crate::model::ODD_NAMES`].
     fn odd_names(&self) -> bool {
         true

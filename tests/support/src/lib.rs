@@ -4,6 +4,7 @@
 //! model   --put-->  s3 | http  <--TCP--  proxy  <--  the code under test
 //! (bytes)           (real servers)       (faults of the network)
 //!                   script               (faults of a server)
+//!                   hub                  (services that can't be installed)
 //! ```
 //!
 //! Every server listens on a free loopback port, keeps its data in a temporary directory of its own, is ready when
@@ -20,6 +21,7 @@ mod background;
 pub mod conformance;
 pub mod hdfs;
 pub mod http;
+pub mod hub;
 mod launch;
 pub mod model;
 pub mod process;
@@ -31,6 +33,7 @@ pub mod wait;
 
 pub use hdfs::Hdfs;
 pub use http::Nginx;
+pub use hub::{HuggingFaceHub, ModelScopeHub};
 pub use model::Pattern;
 pub use process::Process;
 pub use proxy::Proxy;
