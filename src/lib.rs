@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | `s3` | Amazon S3 and compatible stores, `s3://` |
 //! | `http` | web servers, `https://` and `http://` |
+//! | `huggingface` | the Hugging Face hub and its mirrors, `hf://` |
 //! | `hdfs` | Hadoop's file system by WebHDFS, `hdfs://`, `webhdfs://`, `swebhdfs://` |
 //! | `oci` | models in container registries, `oci://` |
 //! | `file` | directories of this machine, `file://` |

@@ -22,8 +22,8 @@ mod ca;
 mod follow;
 
 pub use ca::CaCertificates;
-#[cfg_attr(not(feature = "oci"), allow(unused_imports, reason = "as above"))]
-pub(crate) use follow::{Question, read_all};
+#[cfg_attr(not(all(feature = "oci", feature = "huggingface")), allow(unused_imports, reason = "as above"))]
+pub(crate) use follow::{Arrival, Question, read_all};
 
 /// A server that takes longer than this to accept a connection is unavailable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -25,12 +25,16 @@ mod file;
 mod hdfs;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "huggingface")]
+mod huggingface;
 #[cfg(feature = "object")]
 mod object;
 #[cfg(feature = "oci")]
 mod oci;
-#[cfg(any(feature = "http", feature = "oci"))]
+#[cfg(any(feature = "http", feature = "huggingface", feature = "oci"))]
 mod portion;
+#[cfg(feature = "huggingface")]
+mod repository;
 #[cfg(feature = "s3")]
 mod s3;
 
@@ -173,6 +177,8 @@ pub fn registry() -> &'static [Registration] {
     &[
         #[cfg(feature = "s3")]
         s3::REGISTRATION,
+        #[cfg(feature = "huggingface")]
+        huggingface::REGISTRATION,
         #[cfg(feature = "oci")]
         oci::REGISTRATION,
         #[cfg(feature = "http")]

@@ -1,11 +1,11 @@
 //! A bucket on a real S3 server.
 
-use modelmount::model::MODEL_URI;
 use modelmount::{Credentials, Error, Manifest, Model};
 use modelmount_test_support::conformance::Attributes;
 use modelmount_test_support::model::Files;
 use modelmount_test_support::{S3Kind, S3Server};
 
+pub(crate) use crate::node::attributes;
 use crate::node::resolve;
 
 /// The bucket that each test's server has.
@@ -53,10 +53,6 @@ impl Bucket {
     pub(crate) async fn resolve_at(&self, endpoint: &str, path: &str) -> (Model, Manifest) {
         resolve(&Self::attributes_at(endpoint, path), &self.credentials()).await.unwrap()
     }
-}
-
-pub(crate) fn attributes(uri: &str, endpoint: &str) -> Attributes {
-    [(MODEL_URI, uri), ("endpoint", endpoint)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
 pub(crate) fn keys(access: &str, secret: &str) -> Credentials {

@@ -22,6 +22,8 @@ mod cache;
 mod conformance;
 #[cfg(feature = "hdfs")]
 mod hdfs;
+#[cfg(feature = "huggingface")]
+mod huggingface;
 mod memory;
 mod node;
 mod pull;

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use modelmount::cache::KeepFree;
-#[cfg(feature = "http")]
 use modelmount::model::MODEL_URI;
+use modelmount::source::Portion;
 use modelmount::{
-    Cache, Context, Credentials, Error, Limits, Manifest, Model, ModelRequest, Policy, Snapshot, Transfers,
+    Cache, Context, Credentials, Entry, Error, Limits, Manifest, Model, ModelRequest, Policy, Snapshot, Transfers,
 };
 use modelmount_test_support::conformance::Attributes;
 use modelmount_test_support::eventually;
@@ -20,6 +21,11 @@ use tokio::runtime::Handle;
 
 /// For what must happen at all, however busy the machine is.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// The attributes of a model at a server of the test's own.
+pub(crate) fn attributes(uri: &str, endpoint: &str) -> Attributes {
+    [(MODEL_URI, uri), ("endpoint", endpoint)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
 
 /// Opens and lists a model, as anything may that reaches loopback.
 pub(crate) async fn resolve(attributes: &Attributes, credentials: &Credentials) -> Result<(Model, Manifest), Error> {
@@ -35,6 +41,17 @@ pub(crate) async fn resolve_under(
     let model = request.open(credentials, &Context::new(policy)?)?;
     let manifest = request.resolve(&model).await?;
     Ok((model, manifest))
+}
+
+/// Whether these credentials may read this file.
+pub(crate) async fn authorize(model: &Model, entry: &Entry) -> Result<(), Error> {
+    model.authorize(std::slice::from_ref(entry)).await
+}
+
+/// All bytes of a file.
+pub(crate) async fn read(model: &Model, entry: &Entry) -> Result<Vec<u8>, Error> {
+    let pieces: Vec<_> = model.read(entry, Portion::Whole).await?.try_collect().await?;
+    Ok(pieces.concat())
 }
 
 /// A single file at a web server.
