@@ -15,6 +15,7 @@
 //! | `huggingface` | the Hugging Face hub and its mirrors, `hf://` |
 //! | `hdfs` | Hadoop's file system by WebHDFS, `hdfs://`, `webhdfs://`, `swebhdfs://` |
 //! | `oci` | models in container registries, `oci://` |
+//! | `modelscope` | ModelScope, `modelscope://` |
 //! | `file` | directories of this machine, `file://` |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed"))]
 #![allow(clippy::cast_possible_truncation, reason = "the crate is for 64-bit Linux")]

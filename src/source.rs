@@ -27,13 +27,15 @@ mod hdfs;
 mod http;
 #[cfg(feature = "huggingface")]
 mod huggingface;
+#[cfg(feature = "modelscope")]
+mod modelscope;
 #[cfg(feature = "object")]
 mod object;
 #[cfg(feature = "oci")]
 mod oci;
-#[cfg(any(feature = "http", feature = "huggingface", feature = "oci"))]
+#[cfg(any(feature = "http", feature = "huggingface", feature = "modelscope", feature = "oci"))]
 mod portion;
-#[cfg(feature = "huggingface")]
+#[cfg(any(feature = "huggingface", feature = "modelscope"))]
 mod repository;
 #[cfg(feature = "s3")]
 mod s3;
@@ -181,6 +183,8 @@ pub fn registry() -> &'static [Registration] {
         huggingface::REGISTRATION,
         #[cfg(feature = "oci")]
         oci::REGISTRATION,
+        #[cfg(feature = "modelscope")]
+        modelscope::REGISTRATION,
         #[cfg(feature = "http")]
         http::REGISTRATION,
         #[cfg(feature = "hdfs")]

@@ -25,6 +25,8 @@ mod hdfs;
 #[cfg(feature = "huggingface")]
 mod huggingface;
 mod memory;
+#[cfg(feature = "modelscope")]
+mod modelscope;
 mod node;
 mod pull;
 #[cfg(feature = "s3")]
