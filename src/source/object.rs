@@ -21,13 +21,19 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Entry, Item, Listing, MAX_ENTRIES};
 use crate::uri::ModelUri;
 
+mod checksum;
 mod connector;
 mod endpoint;
 mod failure;
+#[cfg(feature = "gcs")]
+mod token;
 
+use checksum::Declared;
 pub(super) use connector::Connector;
 pub(super) use endpoint::parse_endpoint;
 pub(super) use failure::{Dialect, Failures, Meaning};
+#[cfg(feature = "gcs")]
+pub(super) use token::{Issuer, Token, TokenEndpoint, Tokens, token_url};
 
 /// Questions about single objects that are asked of the server at the same time.
 const QUESTIONS: usize = 16;
@@ -88,6 +94,7 @@ pub(super) fn retry() -> RetryConfig {
 }
 
 /// A bucket's name, as S3 and Google allow it.
+#[cfg(any(feature = "s3", feature = "gcs"))]
 pub(super) fn bucket(uri: &ModelUri) -> Result<&str> {
     let name = uri.authority();
     if name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) {
@@ -241,6 +248,7 @@ impl Source for Objects {
     }
 
     async fn read(&self, entry: &Entry, portion: Portion) -> Result<ByteStream> {
+        let whole = portion == Portion::Whole;
         let expected = match &portion {
             Portion::Whole => entry.size,
             Portion::Range(range) => Some(range.end - range.start),
@@ -263,9 +271,14 @@ impl Source for Objects {
         if Some(validator(&answer.meta)) != entry.validator || Some(answer.meta.size) != entry.size {
             return Err(self.failures.changed(&entry.locator));
         }
+        let declared = answer.extensions.get::<Declared>().copied().filter(|_| whole);
         let failures = self.failures.clone();
         let bytes = answer.into_stream().map_err(move |error| failures.explain(error)).boxed();
-        Ok(super::exactly(bytes, expected, self.failures.uri.to_string()))
+        let bytes = super::exactly(bytes, expected, self.failures.uri.to_string());
+        Ok(match declared {
+            Some(declared) => declared.verified(bytes, format!("{} \"{}\"", self.failures.uri, entry.locator)),
+            None => bytes,
+        })
     }
 }
 

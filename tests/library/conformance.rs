@@ -2,6 +2,8 @@
 
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "gcs")]
+mod gcs;
 #[cfg(feature = "hdfs")]
 mod hdfs;
 #[cfg(feature = "http")]

@@ -4,6 +4,7 @@
 //! | module | what it holds the library to |
 //! | --- | --- |
 //! | `conformance` | every source does what [`modelmount::Source`] says |
+//! | `gcs` | tokens, refusals and checksums |
 //! | `s3` | keys, listings and refusals of three S3 servers |
 //! | `hdfs` | WebHDFS, at a real Hadoop |
 //! | `transfer` | a model arrives whole, once, and resumable, whatever the network does |
@@ -20,6 +21,8 @@
 mod bucket;
 mod cache;
 mod conformance;
+#[cfg(feature = "gcs")]
+mod gcs;
 #[cfg(feature = "hdfs")]
 mod hdfs;
 #[cfg(feature = "huggingface")]

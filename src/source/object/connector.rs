@@ -2,14 +2,15 @@
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
-use http::header::{CONTENT_RANGE, RANGE};
-use http::{HeaderValue, StatusCode};
+use http::header::{CONTENT_ENCODING, CONTENT_RANGE, RANGE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient as StoreClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
     HttpService,
 };
 
+use super::checksum::Declared;
 use crate::error::{Error, ErrorKind};
 use crate::net::{HttpClient, network_error, origin_text};
 
@@ -54,6 +55,14 @@ impl HttpService for Service {
         let answer = self.client.execute(request).await.map_err(http_error)?;
         let answer: http::Response<reqwest::Body> = answer.into();
         let (mut parts, body) = answer.into_parts();
+        if is_decompressed(&parts.headers) {
+            let text = "an object is stored with Content-Encoding: gzip, and would arrive decompressed, at another \
+                        length than listed; store it without that encoding, or exclude it with ignorePatterns";
+            return Err(http_error(Error::new(ErrorKind::FailedPrecondition, text)));
+        }
+        if let Some(declared) = Declared::parse(&parts.headers) {
+            parts.extensions.insert(declared);
+        }
         if let Some(asked) = asked.filter(|_| parts.status == StatusCode::OK) {
             if !is_answer_to(&asked, parts.headers.get(CONTENT_RANGE)) {
                 let text = format!("{host} answers a request for a part with the whole");
@@ -69,6 +78,12 @@ impl HttpService for Service {
         );
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
     }
+}
+
+/// Google's servers decompress what is stored with `Content-Encoding: gzip`, for whoever does not ask otherwise.
+fn is_decompressed(headers: &HeaderMap) -> bool {
+    let is_gzip = |name| headers.get(name).is_some_and(|value: &HeaderValue| value == "gzip");
+    is_gzip("x-goog-stored-content-encoding") && !is_gzip(CONTENT_ENCODING.as_str())
 }
 
 /// Whether `Content-Range: bytes a-b/n` is exactly what `Range: bytes=a-b` asked for.

@@ -1,8 +1,8 @@
 //! Servers, proxies and models for modelmount's tests and benchmarks.
 //!
 //! ```text
-//! model   --put-->  s3 | http  <--TCP--  proxy  <--  the code under test
-//! (bytes)           (real servers)       (faults of the network)
+//! model   --put-->  s3 | gcs | http  <--TCP--  proxy  <--  the code under test
+//! (bytes)           (real servers)                     (faults of the network)
 //!                   script               (faults of a server)
 //!                   hub                  (services that can't be installed)
 //! ```
@@ -19,6 +19,7 @@
 
 mod background;
 pub mod conformance;
+pub mod gcs;
 pub mod hdfs;
 pub mod http;
 pub mod hub;
@@ -31,6 +32,7 @@ pub mod script;
 pub mod tools;
 pub mod wait;
 
+pub use gcs::GcsServer;
 pub use hdfs::Hdfs;
 pub use http::Nginx;
 pub use hub::{HuggingFaceHub, ModelScopeHub};
