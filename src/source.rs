@@ -19,6 +19,8 @@ use crate::manifest::{Entry, Listing};
 use crate::policy::Policy;
 use crate::uri::ModelUri;
 
+#[cfg(feature = "azure")]
+mod azure;
 #[cfg(feature = "file")]
 mod file;
 #[cfg(feature = "gcs")]
@@ -36,6 +38,7 @@ mod object;
 #[cfg(feature = "oci")]
 mod oci;
 #[cfg(any(feature = "http", feature = "huggingface", feature = "modelscope", feature = "oci"))]
+#[cfg(any(feature = "azure", feature = "oci"))]
 mod portion;
 #[cfg(any(feature = "huggingface", feature = "modelscope"))]
 mod repository;
@@ -189,6 +192,9 @@ pub fn registry() -> &'static [Registration] {
         modelscope::REGISTRATION,
         #[cfg(feature = "gcs")]
         gcs::REGISTRATION,
+        // Before http: it claims some https URLs.
+        #[cfg(feature = "azure")]
+        azure::REGISTRATION,
         #[cfg(feature = "http")]
         http::REGISTRATION,
         #[cfg(feature = "hdfs")]

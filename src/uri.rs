@@ -44,7 +44,7 @@ impl fmt::Display for Scheme {
 
 /// One model's URI.
 ///
-/// `Display` and `Debug` drop the user part and everything from the first `?` on, where signatures and tokens live, so
+/// `Display` and `Debug` drop the user part (where it is no container's name, as in Azure's) and everything from the first `?` on, where signatures and tokens live, so
 /// that a URI can be shown in errors, logs and events.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ModelUri {
@@ -140,7 +140,10 @@ pub(crate) fn shown_text(text: &str) -> String {
     let text = text.split('?').next().unwrap_or_default();
     let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
     let end = rest.find('/').unwrap_or(rest.len());
-    let host = rest[..end].rfind('@').map_or(0, |at| at + 1);
+    // In `abfs://container@account/path` the container stands where others have a user; a password it never has.
+    let names_container = ["abfs", "abfss", "az", "azure"].iter().any(|azure| scheme.eq_ignore_ascii_case(azure));
+    let user = rest[..end].rfind('@').map_or(0, |at| at + 1);
+    let host = if names_container && !rest[..user].contains(':') { 0 } else { user };
     let separator = if scheme.is_empty() { "" } else { "://" };
     let mut shown = format!("{scheme}{separator}{}", &rest[host..]);
     if shown.len() > 256 {
@@ -180,6 +183,15 @@ mod tests {
         }
         let error = ModelUri::parse("user:hunter2@host?s3cr3t").unwrap_err().report();
         assert!(!error.contains("hunter2") && !error.contains("s3cr3t"), "{error}");
+    }
+
+    #[test]
+    fn a_container_before_the_account_is_no_user() {
+        let shown = |text: &str| ModelUri::parse(text).unwrap().to_string();
+        assert_eq!(shown("abfss://c@acct.dfs.core.windows.net/m?sig=s3cr3t"), "abfss://c@acct.dfs.core.windows.net/m");
+        assert_eq!(shown("ABFS://c@acct/m"), "ABFS://c@acct/m");
+        assert_eq!(shown("abfs://c:hunter2@acct/m"), "abfs://acct/m");
+        assert_eq!(shown("https://c@acct/m"), "https://acct/m");
     }
 
     #[test]

@@ -25,14 +25,16 @@ mod checksum;
 mod connector;
 mod endpoint;
 mod failure;
-#[cfg(feature = "gcs")]
+#[cfg(any(feature = "gcs", feature = "azure"))]
 mod token;
 
 use checksum::Declared;
+#[cfg(feature = "azure")]
+pub(super) use checksum::declared;
 pub(super) use connector::Connector;
 pub(super) use endpoint::parse_endpoint;
 pub(super) use failure::{Dialect, Failures, Meaning};
-#[cfg(feature = "gcs")]
+#[cfg(any(feature = "gcs", feature = "azure"))]
 pub(super) use token::{Issuer, Token, TokenEndpoint, Tokens, token_url};
 
 /// Questions about single objects that are asked of the server at the same time.

@@ -1,5 +1,7 @@
 //! Every source passes the suite of `tests/support`, over servers that this project did not write wherever there are some.
 
+#[cfg(feature = "azure")]
+mod azure;
 #[cfg(feature = "file")]
 mod file;
 #[cfg(feature = "gcs")]

@@ -4,6 +4,7 @@
 //! | module | what it holds the library to |
 //! | --- | --- |
 //! | `conformance` | every source does what [`modelmount::Source`] says |
+//! | `azure` | blobs and files: identities, forms of URI, refusals |
 //! | `gcs` | tokens, refusals and checksums |
 //! | `s3` | keys, listings and refusals of three S3 servers |
 //! | `hdfs` | WebHDFS, at a real Hadoop |
@@ -17,6 +18,8 @@
     allow(dead_code, unused_imports, reason = "what several sources share is not used by each alone")
 )]
 
+#[cfg(feature = "azure")]
+mod azure;
 #[cfg(feature = "s3")]
 mod bucket;
 mod cache;

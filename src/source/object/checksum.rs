@@ -56,6 +56,12 @@ impl Declared {
     }
 }
 
+/// As [`Declared::parse`], for those who send requests themselves.
+#[cfg(feature = "azure")]
+pub(in crate::source) fn declared(headers: &HeaderMap) -> Option<Declared> {
+    Declared::parse(headers)
+}
+
 enum Sum {
     Crc32c(Box<Crc>),
     Md5(Md5),

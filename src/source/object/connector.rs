@@ -60,6 +60,15 @@ impl HttpService for Service {
                         length than listed; store it without that encoding, or exclude it with ignorePatterns";
             return Err(http_error(Error::new(ErrorKind::FailedPrecondition, text)));
         }
+        if parts.headers.get(AZURE_FOLDER).is_some_and(|value| value == "true") {
+            // As accounts with real directories say it, which `object_store` takes for no blob at all.
+            parts.headers.insert(AZURE_TYPE, HeaderValue::from_static("directory"));
+        }
+        if let Some(code) = parts.headers.get(AZURE_CODE).filter(|_| parts.status.is_client_error()) {
+            // The answer to a HEAD has no body to tell it.
+            let code = format!("<Code>{}</Code>", code.to_str().unwrap_or_default());
+            return Ok(HttpResponse::from_parts(parts, code.into()));
+        }
         if let Some(declared) = Declared::parse(&parts.headers) {
             parts.extensions.insert(declared);
         }
@@ -79,6 +88,12 @@ impl HttpService for Service {
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
     }
 }
+
+/// What Hadoop and Data Lake tools leave on an empty blob that stands for a directory.
+const AZURE_FOLDER: &str = "x-ms-meta-hdi_isfolder";
+const AZURE_TYPE: &str = "x-ms-resource-type";
+/// Where Azure's services tell an error's code.
+const AZURE_CODE: &str = "x-ms-error-code";
 
 /// Google's servers decompress what is stored with `Content-Encoding: gzip`, for whoever does not ask otherwise.
 fn is_decompressed(headers: &HeaderMap) -> bool {

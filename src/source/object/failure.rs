@@ -38,7 +38,7 @@ pub(in crate::source) struct Dialect {
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "not every dialect has every meaning")]
+#[cfg_attr(not(feature = "azure"), allow(dead_code, reason = "not every dialect has every meaning"))]
 pub(in crate::source) enum Meaning {
     NoContainer,
     NoObject,
@@ -83,6 +83,13 @@ impl Failures {
             }
             meaning => self.tell(meaning, status, code),
         }
+    }
+
+    /// What an answer means that is no success.
+    #[cfg(feature = "azure")]
+    pub(in crate::source) fn answered(&self, status: http::StatusCode, code: &str) -> Error {
+        let status = status.as_str();
+        self.tell(self.meaning(None, status, code, ""), status, code)
     }
 
     fn tell(&self, meaning: Meaning, status: &str, code: &str) -> Error {

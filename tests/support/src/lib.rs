@@ -1,7 +1,7 @@
 //! Servers, proxies and models for modelmount's tests and benchmarks.
 //!
 //! ```text
-//! model   --put-->  s3 | gcs | http  <--TCP--  proxy  <--  the code under test
+//! model   --put-->  s3 | gcs | azure | http  <--TCP--  proxy  <--  the code under test
 //! (bytes)           (real servers)                     (faults of the network)
 //!                   script               (faults of a server)
 //!                   hub                  (services that can't be installed)
@@ -17,6 +17,8 @@
     reason = "a test that can't set up its surroundings has failed, and the panic says where"
 )]
 
+pub mod azure_blob;
+pub mod azure_files;
 mod background;
 pub mod conformance;
 pub mod gcs;
@@ -32,6 +34,8 @@ pub mod script;
 pub mod tools;
 pub mod wait;
 
+pub use azure_blob::Azurite;
+pub use azure_files::FileShares;
 pub use gcs::GcsServer;
 pub use hdfs::Hdfs;
 pub use http::Nginx;
