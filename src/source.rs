@@ -37,8 +37,7 @@ mod modelscope;
 mod object;
 #[cfg(feature = "oci")]
 mod oci;
-#[cfg(any(feature = "http", feature = "huggingface", feature = "modelscope", feature = "oci"))]
-#[cfg(any(feature = "azure", feature = "oci"))]
+#[cfg(any(feature = "azure", feature = "http", feature = "huggingface", feature = "modelscope", feature = "oci"))]
 mod portion;
 #[cfg(any(feature = "huggingface", feature = "modelscope"))]
 mod repository;
