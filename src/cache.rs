@@ -6,6 +6,7 @@
 //! <root>/boot                       boot id of the machine when the cache was last opened
 //! <root>/blobs/sha256/ab/<hex>      one file's content, 0444, verified, immutable
 //! <root>/origins/ab/<key>           symlink "sha256:<hex>": which content one version of a file at a source has
+//! <root>/unpacked/ab/<key>          JSON: which files one archive, or one layer of an image, was unpacked to
 //! <root>/partial/<key>/             a file on its way, or one that is not known to be on the disk yet
 //! <root>/snapshots/<id>/            manifest.json, tree/ (hard links to blobs): one model, ready to be mounted
 //! <root>/leases/<key>.json          who has which model
@@ -17,6 +18,10 @@
 //! **Keys.** An origin key is the digest of store, location, validator and size ([`crate::Entry::origin`]); a snapshot's
 //! id is the digest of its files' paths and origins ([`crate::Manifest::id`]). Content is found by origin only, never
 //! by a digest that a source merely declares: naming a file's digest must not be enough to be given it.
+//!
+//! **Archives.** Their members are blobs like all others, with origins of their own; the archive itself does not stay. A
+//! record of members says something only as long as all their blobs are there. Members on their way lie in
+//! `partial/<key>/`; they are of no use to the next process, which finds the archive in its own partial.
 //!
 //! **Commit.** A blob and a snapshot appear by one atomic step (`link`, `rename`) after their content was verified.
 //!
@@ -39,6 +44,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Manifest};
+use crate::unpack::{Member, Unpacked};
 
 mod blob;
 mod layout;
@@ -48,6 +54,7 @@ mod remove;
 mod snapshot;
 mod space;
 mod sync;
+mod unpacked;
 
 pub use lease::{Lease, Leases};
 pub use remove::remove;
@@ -160,6 +167,21 @@ impl Cache {
         blob::commit(&self.layout, origin, digest)?;
         self.syncer.enqueue(origin);
         Ok(())
+    }
+
+    /// What was unpacked under this key, if all of it is still here.
+    pub(crate) fn unpacked(&self, key: Digest) -> Option<Unpacked<Member>> {
+        unpacked::known(&self.layout, key)
+    }
+
+    /// Makes blobs of the members of a verified archive, which lie in the key's partial, named by their origins.
+    pub(crate) fn commit_members(&self, archive: Digest, key: Digest, unpacked: &Unpacked<Member>) -> Result<()> {
+        unpacked::commit(&self.layout, archive, key, unpacked, |origin| self.syncer.enqueue(origin))
+    }
+
+    /// The verified file with this content.
+    pub(crate) fn blob(&self, digest: Digest) -> PathBuf {
+        self.layout.blob(digest)
     }
 
     /// Makes a snapshot of blobs that are all here.

@@ -36,7 +36,6 @@ pub mod policy;
 pub mod select;
 pub mod size;
 pub mod source;
-#[allow(dead_code, unused_imports, reason = "fetching uses it from the next change on")]
 pub mod unpack;
 pub mod uri;
 

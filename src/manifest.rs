@@ -180,7 +180,8 @@ impl Manifest {
             }
         }
         let entries: Vec<Entry> = sorted.into_values().collect();
-        let id = identity(entries.iter().map(|entry| (&entry.path, entry.origin, entry.unpack.as_ref())));
+        let how = |entry: &Entry| entry.unpack.as_ref().map(Unpack::canonical);
+        let id = identity(entries.iter().map(|entry| (&entry.path, entry.origin, how(entry))));
         Ok(Self { name, revision, entries, id })
     }
 
@@ -242,15 +243,15 @@ fn origin(store: &str, item: &Item) -> Digest {
     Digest::from_hasher(hasher)
 }
 
-/// The id of a manifest with these paths, sorted, and origins, and with what is unpacked.
-pub(crate) fn identity<'a>(files: impl IntoIterator<Item = (&'a RelPath, Digest, Option<&'a Unpack>)>) -> Digest {
+/// The id of a manifest with these paths, sorted, and origins, and with what is unpacked ([`Unpack::canonical`]).
+pub(crate) fn identity<'a>(files: impl IntoIterator<Item = (&'a RelPath, Digest, Option<String>)>) -> Digest {
     let mut hasher = Sha256::new();
     hasher.update("modelmount manifest 1\n");
     for (path, origin, unpack) in files {
         hasher.update(format!("{} {path}\0", origin.hex()));
         if let Some(unpack) = unpack {
             // An origin begins with a hexadecimal digit: no plain file's line looks like this.
-            hasher.update(format!("unpack {}\0", unpack.canonical()));
+            hasher.update(format!("unpack {unpack}\0"));
         }
     }
     Digest::from_hasher(hasher)

@@ -12,6 +12,7 @@
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -153,6 +154,27 @@ impl Unpack {
     }
 }
 
+/// A file out of an archive, as it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    /// Stands for "that member of that archive", as [`crate::Entry::origin`] does for a file of its own.
+    pub(crate) origin: Digest,
+}
+
+impl Member {
+    /// The member with this number, of what was unpacked as `key` tells ([`Unpack::key`]).
+    pub(crate) fn new(key: Digest, number: usize, digest: Digest, size: u64) -> Self {
+        Self { digest, size, origin: Self::origin(key, number) }
+    }
+
+    /// What stands for the member with this number.
+    pub(crate) fn origin(key: Digest, number: usize) -> Digest {
+        Digest::of(format!("member 1 {} {number}", key.hex()))
+    }
+}
+
 /// Takes the files that are read from an archive, one after the other.
 pub(crate) trait Receiver {
     /// A file begins. They are numbered from 0 on.
@@ -175,7 +197,7 @@ pub(crate) fn read_members<R: Read + Seek>(
     source: R,
     unpack: &Unpack,
     receiver: &mut dyn Receiver,
-) -> Result<Option<Unpacked>> {
+) -> Result<Option<Unpacked<usize>>> {
     let meter = Meter::default();
     let mut input = Input::new(source, meter.clone());
     let mut members = Members::new(unpack, receiver, meter.clone());

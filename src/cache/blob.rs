@@ -48,7 +48,7 @@ fn point(layout: &Layout, origin: Digest, digest: Digest) -> io::Result<()> {
     fs::rename(&scratch, &path)
 }
 
-fn make_parent(path: &Path) -> io::Result<()> {
+pub(super) fn make_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     match fs::create_dir(parent) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),

@@ -15,8 +15,8 @@ use crate::manifest::Digest;
 const VERSION: u32 = 1;
 
 /// The directories that every cache has.
-pub(super) const DIRECTORIES: [&str; 7] =
-    ["blobs/sha256", "origins", "partial", "snapshots", "leases", "grants", "trash"];
+pub(super) const DIRECTORIES: [&str; 8] =
+    ["blobs/sha256", "origins", "unpacked", "partial", "snapshots", "leases", "grants", "trash"];
 /// The directory that is left to whoever mounts models.
 pub(super) const STAGING: &str = "staging";
 
@@ -120,6 +120,10 @@ impl Layout {
 
     pub(super) fn origin(&self, origin: Digest) -> PathBuf {
         fanned_out(self.root.join("origins"), origin)
+    }
+
+    pub(super) fn unpacked(&self, key: Digest) -> PathBuf {
+        fanned_out(self.root.join("unpacked"), key)
     }
 
     pub(super) fn partials(&self) -> PathBuf {

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirEntryExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
 use super::layout::{Layout, named_after};
-use super::snapshot;
+use super::{snapshot, unpacked};
 use crate::error::{Error, Result};
 use crate::manifest::Digest;
 
@@ -32,6 +32,8 @@ pub(super) fn recover(layout: &Layout) -> Result<Vec<Digest>> {
         };
         if data.nlink() > 1 {
             committed.push(origin);
+        } else if unpacked::is_done(layout, &partial) {
+            layout.discard(&partial)?;
         } else if !partial.join("parts").exists() {
             // Fetched in one piece, which can't be resumed.
             layout.discard(&partial)?;

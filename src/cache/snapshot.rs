@@ -15,7 +15,8 @@ use super::layout::{Layout, named_after};
 use super::lease::Leases;
 use crate::content::{content_digest, satisfies};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Digest, Manifest, RelPath, identity};
+use crate::manifest::{Digest, Entry, Manifest, RelPath, identity};
+use crate::unpack::Unpack;
 
 /// One file of a stored model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,8 +27,18 @@ pub struct StoredFile {
     pub size: u64,
     /// Digest of the content.
     pub digest: Digest,
-    /// Which version of which file at the source this is.
+    /// Which version of which file at the source this is, or which member of one.
     pub origin: Digest,
+}
+
+/// One entry of the manifest that a model was made of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Part {
+    path: RelPath,
+    origin: Digest,
+    /// [`Unpack::canonical`]; none for a file that was taken as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unpack: Option<String>,
 }
 
 /// `manifest.json` of a snapshot.
@@ -41,6 +52,19 @@ pub(super) struct Contents {
     /// Seconds since 1970.
     created: u64,
     files: Vec<StoredFile>,
+    /// What the id is made of, when some of it was unpacked; else that is `files`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<Part>,
+}
+
+impl Contents {
+    /// The id of the manifest that this was made from.
+    fn id(&self) -> Digest {
+        if self.parts.is_empty() {
+            return identity(self.files.iter().map(|file| (&file.path, file.origin, None)));
+        }
+        identity(self.parts.iter().map(|part| (&part.path, part.origin, part.unpack.clone())))
+    }
 }
 
 /// A complete model in the cache.
@@ -111,6 +135,13 @@ pub struct Summary {
 /// Lays blobs out as a model, in one step. A snapshot that is there already wins: it has the same content.
 pub(super) fn assemble(layout: &Layout, manifest: &Manifest, mut files: Vec<StoredFile>) -> Result<Contents> {
     files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    let entries = manifest.entries();
+    let part = |entry: &Entry| {
+        let unpack = entry.unpack.as_ref().map(Unpack::canonical);
+        Part { path: entry.path.clone(), origin: entry.origin, unpack }
+    };
+    let unpacked = entries.iter().any(|entry| entry.unpack.is_some());
+    let parts = if unpacked { entries.iter().map(part).collect() } else { Vec::new() };
     let contents = Contents {
         uri: manifest.name().to_owned(),
         revision: manifest.revision().map(str::to_owned),
@@ -118,6 +149,7 @@ pub(super) fn assemble(layout: &Layout, manifest: &Manifest, mut files: Vec<Stor
         bytes: files.iter().map(|file| file.size).sum(),
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()),
         files,
+        parts,
     };
     let scratch = layout.scratch();
     let failed = |error| Error::io(format!("can't lay out {}", manifest.name()), error);
@@ -157,7 +189,7 @@ pub(super) fn check(layout: &Layout, id: Digest) -> Result<Contents> {
     let directory = layout.snapshot(id);
     let contents = read(&directory)?;
     let corrupt = |problem: String| Error::new(ErrorKind::Corrupt, format!("{}: {problem}", directory.display()));
-    if identity(contents.files.iter().map(|file| (&file.path, file.origin, None))) != id {
+    if contents.id() != id {
         return Err(corrupt("its manifest is another's".to_owned()));
     }
     if content_digest(contents.files.iter().map(|file| (&file.path, file.digest))) != contents.digest {
@@ -187,7 +219,7 @@ pub(super) fn list(layout: &Layout, leases: &Leases) -> Result<Vec<Summary>> {
         let directory = entry.map_err(failed)?.path();
         let Some(id) = named_after(&directory) else { continue };
         // Removed in this moment by the process that has the cache open.
-        let Ok(Contents { uri, revision, digest, bytes, created, files }) = read(&directory) else { continue };
+        let Ok(Contents { uri, revision, digest, bytes, created, files, .. }) = read(&directory) else { continue };
         let (files, leases) = (files.len(), leases.of_snapshot(id));
         summaries.push(Summary { id, uri, revision, digest, bytes, files, created, leases });
     }

@@ -44,7 +44,7 @@ impl FromStr for KeepFree {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Space {
     root: PathBuf,
     keep_free: KeepFree,
@@ -58,6 +58,15 @@ impl Space {
     }
 
     pub(super) fn reserve(&self, bytes: u64) -> Result<Reservation> {
+        // First promised, then compared: of two at once, both see the other.
+        let reservation = Reservation { space: self.clone(), left: AtomicU64::new(bytes) };
+        let promised = self.promised.fetch_add(bytes, Ordering::Relaxed);
+        self.check(bytes, promised)?;
+        Ok(reservation)
+    }
+
+    /// Whether there is room for so many bytes beside those that were promised.
+    fn check(&self, bytes: u64, promised: u64) -> Result<()> {
         let disk = statvfs(&self.root)
             .map_err(|errno| Error::io(format!("can't ask for the room in {}", self.root.display()), errno.into()))?;
         let unit = disk.fragment_size();
@@ -66,9 +75,6 @@ impl Space {
             KeepFree::Bytes(bytes) => bytes,
             KeepFree::Percent(percent) => total / 100 * u64::from(percent),
         };
-        // First promised, then compared: of two at once, both see the other.
-        let reservation = Reservation { promised: Arc::clone(&self.promised), left: AtomicU64::new(bytes) };
-        let promised = self.promised.fetch_add(bytes, Ordering::Relaxed);
         if bytes > 0 && promised.saturating_add(bytes).saturating_add(keep) > free {
             return Err(Error::new(
                 ErrorKind::ResourceExhausted,
@@ -82,14 +88,14 @@ impl Space {
                 ),
             ));
         }
-        Ok(reservation)
+        Ok(())
     }
 }
 
 /// Room set aside for one download, given back when dropped.
 #[derive(Debug)]
 pub struct Reservation {
-    promised: Arc<AtomicU64>,
+    space: Space,
     left: AtomicU64,
 }
 
@@ -98,13 +104,21 @@ impl Reservation {
     pub fn used(&self, bytes: u64) {
         let before =
             self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(bytes)));
-        self.promised.fetch_sub(before.unwrap_or(0).min(bytes), Ordering::Relaxed);
+        self.space.promised.fetch_sub(before.unwrap_or(0).min(bytes), Ordering::Relaxed);
+    }
+
+    /// Asks for room beside what was set aside: for what is written next, and whose size nobody knew.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ResourceExhausted`], with the figures.
+    pub fn more(&self, bytes: u64) -> Result<()> {
+        self.space.check(bytes, self.space.promised.load(Ordering::Relaxed))
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.promised.fetch_sub(*self.left.get_mut(), Ordering::Relaxed);
+        self.space.promised.fetch_sub(*self.left.get_mut(), Ordering::Relaxed);
     }
 }
 
@@ -133,7 +147,10 @@ mod tests {
         first.used(free / 4);
         first.used(u64::MAX);
         space.reserve(free / 2).unwrap();
-        drop(first);
+        let second = space.reserve(free / 2).unwrap();
+        second.more(free / 8).unwrap();
+        assert_eq!(second.more(free / 2).unwrap_err().kind(), ErrorKind::ResourceExhausted);
+        drop((first, second));
         assert_eq!(space.promised.load(Ordering::Relaxed), 0);
         assert!(space.reserve(u64::MAX / 2).is_err());
         space.reserve(0).unwrap();

@@ -11,6 +11,7 @@ use futures_util::TryStreamExt;
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
+use super::follow::Follow;
 use super::hash::OrderedHash;
 use super::job::{Guard, Job, lost_task};
 use super::partial::{self, PartSum, Partial};
@@ -26,21 +27,25 @@ const LONG_REQUEST: u64 = 256 << 20;
 /// How often it is looked at whether a file may have more requests.
 const REVIEW: Duration = Duration::from_millis(100);
 
-/// Fetches `entry` into the partial at `directory`; returns its verified digest and its size.
+/// Fetches `entry` into the partial at `directory`; returns its verified digest and its size. `follow` is told how far it
+/// has come.
 pub(super) async fn fetch(
     job: &Arc<Job>,
     entry: &Arc<Entry>,
     directory: &Path,
     guard: &Guard,
+    follow: Option<&Arc<Follow>>,
 ) -> Result<(Digest, u64)> {
     let fetched = match entry.size {
         Some(size) if size > job.limits.part_size && entry.validator.is_some() => {
-            match in_parts(job, entry, size, directory, guard).await {
-                Err(error) if error.kind() == ErrorKind::RangesUnsupported => whole(job, entry, directory).await,
+            match in_parts(job, entry, size, directory, guard, follow).await {
+                Err(error) if error.kind() == ErrorKind::RangesUnsupported => {
+                    whole(job, entry, directory, follow).await
+                }
                 fetched => fetched,
             }
         }
-        _ => whole(job, entry, directory).await,
+        _ => whole(job, entry, directory, follow).await,
     };
     let (digest, size) = match fetched {
         // Bytes of a version that is gone are good for nothing.
@@ -62,11 +67,11 @@ pub(super) async fn fetch(
 }
 
 /// One request for everything, again from the beginning when it fails.
-async fn whole(job: &Job, entry: &Entry, directory: &Path) -> Result<(Digest, u64)> {
+async fn whole(job: &Job, entry: &Entry, directory: &Path, follow: Option<&Arc<Follow>>) -> Result<(Digest, u64)> {
     let mut patience = Patience::new();
     loop {
         let mut size = 0;
-        match one_piece(job, entry, directory, &mut size).await {
+        match one_piece(job, entry, directory, follow, &mut size).await {
             Ok(digest) => return Ok((digest, size)),
             Err(error) => {
                 job.progress.lost(if entry.size.is_some() { size } else { 0 });
@@ -80,21 +85,40 @@ async fn whole(job: &Job, entry: &Entry, directory: &Path) -> Result<(Digest, u6
     }
 }
 
-async fn one_piece(job: &Job, entry: &Entry, directory: &Path, size: &mut u64) -> Result<Digest> {
+async fn one_piece(
+    job: &Job,
+    entry: &Entry,
+    directory: &Path,
+    follow: Option<&Arc<Follow>>,
+    size: &mut u64,
+) -> Result<Digest> {
     let _slot = job.pace.slot().await?;
     let partial = Partial::whole(directory)?;
+    begin(follow, &partial)?;
     let mut sha = Sha256::new();
     let mut stream = job.model().read(entry, Portion::Whole).await?;
     while let Some(chunk) = stream.try_next().await? {
         partial.write(*size, &chunk)?;
         sha.update(&chunk);
         *size += chunk.len() as u64;
+        if let Some(follow) = follow {
+            follow.wrote(chunk.len() as u64);
+            follow.advance(*size);
+        }
         job.pace.brought(chunk.len() as u64);
         if entry.size.is_some() {
             job.progress.fetched(chunk.len() as u64);
         }
     }
     Ok(Digest::from_hasher(sha))
+}
+
+/// Lets a follower read this partial, from its beginning.
+fn begin(follow: Option<&Arc<Follow>>, partial: &Partial) -> Result<()> {
+    let Some(follow) = follow else { return Ok(()) };
+    let failed = |error| Error::io("can't read what is being downloaded", error);
+    follow.begin(partial.data().try_clone().map_err(failed)?);
+    Ok(())
 }
 
 /// What the tasks that fetch one file's parts share.
@@ -105,6 +129,7 @@ struct Parts {
     partial: Partial,
     hash: OrderedHash,
     missing: Mutex<VecDeque<usize>>,
+    follow: Option<Arc<Follow>>,
     _guard: Guard,
 }
 
@@ -114,6 +139,7 @@ async fn in_parts(
     size: u64,
     directory: &Path,
     guard: &Guard,
+    follow: Option<&Arc<Follow>>,
 ) -> Result<(Digest, u64)> {
     let part_size = job.limits.part_size;
     let (opened, held) = (directory.to_owned(), Arc::clone(guard));
@@ -123,7 +149,8 @@ async fn in_parts(
         opened
     })
     .await?;
-    let hash = OrderedHash::new(size, part_size);
+    begin(follow, &partial)?;
+    let hash = OrderedHash::new(size, part_size, follow.cloned());
     let mut missing = VecDeque::new();
     for (part, found) in found.into_iter().enumerate() {
         if found {
@@ -142,6 +169,7 @@ async fn in_parts(
         partial,
         hash,
         missing,
+        follow: follow.cloned(),
         _guard: Arc::clone(guard),
     };
     let parts = Arc::new(parts);
@@ -234,6 +262,9 @@ impl Parts {
             self.partial.write(*offset, &chunk)?;
             self.job.pace.brought(chunk.len() as u64);
             self.job.progress.fetched(chunk.len() as u64);
+            if let Some(follow) = &self.follow {
+                follow.wrote(chunk.len() as u64);
+            }
             self.account(offset, &chunk, sum)?;
         }
         Ok(())

@@ -9,10 +9,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
+use super::follow::Follow;
 use crate::manifest::Digest;
 
 const BUFFER: usize = 256 << 10;
@@ -25,6 +26,8 @@ pub(super) struct OrderedHash {
     /// Bytes written of each part, from its beginning.
     written: Vec<AtomicU64>,
     front: Mutex<Front>,
+    /// Whoever reads behind the front.
+    follow: Option<Arc<Follow>>,
 }
 
 #[derive(Debug)]
@@ -35,10 +38,10 @@ struct Front {
 }
 
 impl OrderedHash {
-    pub(super) fn new(size: u64, part_size: u64) -> Self {
-        let parts = size.div_ceil(part_size);
+    pub(super) fn new(size: u64, part_size: u64, follow: Option<Arc<Follow>>) -> Self {
+        let written = (0..size.div_ceil(part_size)).map(|_| AtomicU64::new(0)).collect();
         let front = Front { at: 0, sha: Sha256::new(), buffer: Vec::new() };
-        Self { size, part_size, written: (0..parts).map(|_| AtomicU64::new(0)).collect(), front: Mutex::new(front) }
+        Self { size, part_size, written, front: Mutex::new(front), follow }
     }
 
     /// Tells that this chunk is in the file now, and hashes as far as that allows without waiting for anybody.
@@ -54,6 +57,7 @@ impl OrderedHash {
             let known = (front.at - offset) as usize;
             front.sha.update(&chunk[known..]);
             front.at = end;
+            self.tell(end);
         }
         self.catch_up(file, &mut front, 2 * chunk.len() as u64)
     }
@@ -96,8 +100,15 @@ impl OrderedHash {
             front.sha.update(buffer);
             front.at += length as u64;
             budget -= length as u64;
+            self.tell(front.at);
         }
         Ok(())
+    }
+
+    fn tell(&self, front: u64) {
+        if let Some(follow) = &self.follow {
+            follow.advance(front);
+        }
     }
 
     /// How many bytes from `at` on are in the file, up to the end of the part.
@@ -132,7 +143,7 @@ mod tests {
             order in any::<u64>(),
         ) {
             let file = tempfile::tempfile().unwrap();
-            let hash = OrderedHash::new(content.len() as u64, part_size);
+            let hash = OrderedHash::new(content.len() as u64, part_size, None);
             let mut parts: Vec<usize> = (0..hash.written.len()).collect();
             parts.sort_by_key(|part| (*part as u64).wrapping_mul(order | 1));
             for part in parts {
@@ -146,7 +157,7 @@ mod tests {
     fn parallel_writers_and_found_parts() {
         let content: Vec<u8> = (0..4_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let file = tempfile::tempfile().unwrap();
-        let hash = OrderedHash::new(content.len() as u64, 300_000);
+        let hash = OrderedHash::new(content.len() as u64, 300_000, None);
         file.write_all_at(&content[600_000..900_000], 600_000).unwrap();
         hash.found(2);
         std::thread::scope(|scope| {
@@ -165,7 +176,7 @@ mod tests {
     #[test]
     fn a_hole_is_an_error_and_never_a_digest() {
         let file = tempfile::tempfile().unwrap();
-        let hash = OrderedHash::new(20, 10);
+        let hash = OrderedHash::new(20, 10, None);
         fill(&file, &hash, &[7; 20], 1, 5);
         assert!(hash.finish(&file).unwrap_err().to_string().contains("up to 0 of 20"));
     }

@@ -4,13 +4,18 @@ use std::any::Any;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::pace::Pace;
-use super::{Limits, Progress, file};
+use super::{Limits, Progress, archive, file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry};
 use crate::model::Model;
+use crate::unpack::{Member, Unpacked};
+
+/// Archives of one fetch that are unpacked at a time: each takes a processor, and a window as large as the archive says.
+const UNPACKERS: usize = 2;
 
 /// What the files of one fetch share.
 #[derive(Debug)]
@@ -20,11 +25,19 @@ pub(super) struct Job {
     pub(super) pace: Arc<Pace>,
     pub(super) limits: Limits,
     pub(super) progress: Arc<Progress>,
+    unpackers: Arc<Semaphore>,
 }
 
 impl Job {
     pub(super) fn new(model: Model, pace: Arc<Pace>, limits: Limits, progress: Arc<Progress>) -> Self {
-        Self { model: RwLock::new(model), pace, limits, progress }
+        let unpackers = Arc::new(Semaphore::new(UNPACKERS));
+        Self { model: RwLock::new(model), pace, limits, progress, unpackers }
+    }
+
+    /// Waits for the right to unpack. Of this fetch alone: one that stalls keeps no other from unpacking.
+    pub(super) async fn unpacker(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.unpackers).acquire_owned().await;
+        permit.map_err(|error| Error::with_source(ErrorKind::Cancelled, "closing", error))
     }
 
     /// The model to read from, with the newest credentials.
@@ -40,10 +53,18 @@ impl Job {
 
 /// A file that has arrived and was verified.
 #[derive(Clone, Debug)]
-pub(crate) struct Arrived {
-    pub(crate) entry: Arc<Entry>,
-    pub(crate) digest: Digest,
-    pub(crate) size: u64,
+pub(super) struct Arrived {
+    pub(super) entry: Arc<Entry>,
+    pub(super) arrival: Arrival,
+}
+
+/// What came of a file.
+#[derive(Clone, Debug)]
+pub(super) enum Arrival {
+    /// Itself.
+    File { digest: Digest, size: u64 },
+    /// Those that were in it.
+    Members(Unpacked<Member>),
 }
 
 /// The sole right to a file's download. Whoever may still touch the download holds it: tasks and blocking work end some
@@ -53,8 +74,16 @@ pub(super) type Guard = Arc<dyn Any + Send + Sync>;
 /// The right to fetch a file, and what is known of it.
 pub(super) struct Claim {
     pub(super) guard: Guard,
-    /// The file, if it is there already.
-    pub(super) have: Option<(Digest, u64)>,
+    pub(super) have: Have,
+}
+
+/// What is there of a file before it is fetched.
+pub(super) enum Have {
+    Nothing,
+    /// What is to come of it.
+    Arrival(Arrival),
+    /// The file, complete and verified, which is yet to be unpacked.
+    Packed(PathBuf, Digest, u64),
 }
 
 /// Where files go.
@@ -62,11 +91,20 @@ pub(super) trait Sink: Send + Sync + 'static {
     /// Waits for whoever else fetches this very file, then looks whether it is there.
     fn claim(&self, entry: &Entry) -> impl Future<Output = Claim> + Send;
 
-    /// The directory for the file's download: see [`super::partial`].
-    fn directory(&self, entry: &Entry) -> PathBuf;
+    /// The directory for a download: of a file by its origin (see [`super::partial`]), of what it is unpacked to by
+    /// [`crate::unpack::Unpack::key`].
+    fn directory(&self, key: Digest) -> PathBuf;
 
     /// Takes a complete, verified file from its directory. On failure the file is fetched again some day.
-    fn commit(&self, arrived: &Arrived) -> Result<()>;
+    fn commit(&self, entry: &Entry, digest: Digest, size: u64) -> Result<()>;
+
+    /// Takes the members of a complete, verified file from the directory of their key, where each is named by its origin. The
+    /// file itself is not needed any more.
+    fn commit_members(&self, entry: &Entry, key: Digest, members: &Unpacked<Member>) -> Result<()>;
+
+    /// Asks for room for `more` bytes of members, when `arrived` bytes of what was expected have been written since the last
+    /// time.
+    fn make_room(&self, arrived: u64, more: u64) -> Result<()>;
 }
 
 /// Fetches `entries`; returns what arrived, in no particular order. The first error ends it all, and what has been
@@ -94,21 +132,25 @@ pub(super) async fn run<S: Sink>(job: Arc<Job>, sink: Arc<S>, mut entries: Vec<A
 
 async fn one<S: Sink>(job: Arc<Job>, sink: Arc<S>, entry: Arc<Entry>) -> Result<Arrived> {
     let Claim { guard, have } = sink.claim(&entry).await;
-    let arrived = match have {
-        Some((digest, size)) => {
-            job.progress.found(entry.size.unwrap_or(0));
-            Arrived { entry, digest, size }
+    if !matches!(have, Have::Nothing) {
+        job.progress.found(entry.size.unwrap_or(0));
+    }
+    let arrival = match (have, &entry.unpack) {
+        (Have::Arrival(arrival), _) => arrival,
+        (Have::Packed(path, digest, size), Some(unpack)) => {
+            archive::unpack_here(&job, &sink, &entry, unpack, &guard, (path, digest, size)).await?
         }
-        None => {
-            let (digest, size) = file::fetch(&job, &entry, &sink.directory(&entry), &guard).await?;
-            let arrived = Arrived { entry, digest, size };
-            sink.commit(&arrived)?;
-            arrived
+        (Have::Packed(_, digest, size), None) => Arrival::File { digest, size },
+        (Have::Nothing, Some(unpack)) => archive::fetch(&job, &sink, &entry, unpack, &guard).await?,
+        (Have::Nothing, None) => {
+            let (digest, size) = file::fetch(&job, &entry, &sink.directory(entry.origin), &guard, None).await?;
+            sink.commit(&entry, digest, size)?;
+            Arrival::File { digest, size }
         }
     };
     job.progress.file_done();
     drop(guard);
-    Ok(arrived)
+    Ok(Arrived { entry, arrival })
 }
 
 pub(super) fn lost_task(error: tokio::task::JoinError) -> Error {

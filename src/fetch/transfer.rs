@@ -8,7 +8,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::job::{self, Arrived, Claim, Job, Sink};
+use super::assembly::assemble;
+use super::job::{self, Arrival, Claim, Have, Job, Sink};
 use super::pace::Pace;
 use super::progress::Totals;
 use super::{Amounts, Limits, Progress, Tally};
@@ -16,6 +17,7 @@ use crate::cache::{Cache, Reservation, Snapshot, StoredFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry, Manifest};
 use crate::model::Model;
+use crate::unpack::{Member, Unpacked};
 
 /// The transfers of one cache.
 #[derive(Debug)]
@@ -114,15 +116,27 @@ async fn fetch(cache: Arc<Cache>, files: Arc<FileLocks>, job: Arc<Job>, manifest
     if let Some(snapshot) = cache.snapshot(manifest.id()) {
         return Ok(snapshot);
     }
-    let missing = manifest.entries().iter().filter(|entry| cache.known(entry.origin).is_none());
+    let missing = manifest.entries().iter().filter(|entry| matches!(have(&cache, entry), Have::Nothing));
     let rest = missing.filter_map(|entry| Some(entry.size?.saturating_sub(cache.begun(entry.origin))));
     let room = cache.reserve(rest.fold(0, u64::saturating_add))?;
     let sink = Arc::new(CacheSink { cache: Arc::clone(&cache), files, room });
     let entries = manifest.entries().iter().cloned().map(Arc::new).collect();
     let arrived = job::run(job, sink, entries).await?;
-    let stored =
-        |Arrived { entry, digest, size }| StoredFile { path: entry.path.clone(), size, digest, origin: entry.origin };
-    cache.assemble(&manifest, arrived.into_iter().map(stored).collect())
+    let files = assemble(&manifest, &arrived)?;
+    let stored = |(path, Member { digest, size, origin })| StoredFile { path, size, digest, origin };
+    cache.assemble(&manifest, files.into_iter().map(stored).collect())
+}
+
+/// What is in the cache of a file, or of what it is to be unpacked to.
+fn have(cache: &Cache, entry: &Entry) -> Have {
+    let members = entry.unpack.as_ref().and_then(|unpack| cache.unpacked(unpack.key(entry.origin)));
+    match (members, cache.known(entry.origin)) {
+        (Some(members), _) => Have::Arrival(Arrival::Members(members)),
+        // Fetched for somebody who wanted it as it is.
+        (None, Some((digest, size))) if entry.unpack.is_some() => Have::Packed(cache.blob(digest), digest, size),
+        (None, Some((digest, size))) => Have::Arrival(Arrival::File { digest, size }),
+        (None, None) => Have::Nothing,
+    }
 }
 
 struct CacheSink {
@@ -134,17 +148,26 @@ struct CacheSink {
 impl Sink for CacheSink {
     async fn claim(&self, entry: &Entry) -> Claim {
         let guard = self.files.lock(entry.origin).await;
-        Claim { guard: Arc::new(guard), have: self.cache.known(entry.origin) }
+        Claim { guard: Arc::new(guard), have: have(&self.cache, entry) }
     }
 
-    fn directory(&self, entry: &Entry) -> PathBuf {
-        self.cache.partial(entry.origin)
+    fn directory(&self, key: Digest) -> PathBuf {
+        self.cache.partial(key)
     }
 
-    fn commit(&self, arrived: &Arrived) -> Result<()> {
-        self.cache.commit(arrived.entry.origin, arrived.digest)?;
-        self.room.used(arrived.size);
+    fn commit(&self, entry: &Entry, digest: Digest, size: u64) -> Result<()> {
+        self.cache.commit(entry.origin, digest)?;
+        self.room.used(size);
         Ok(())
+    }
+
+    fn commit_members(&self, entry: &Entry, key: Digest, members: &Unpacked<Member>) -> Result<()> {
+        self.cache.commit_members(entry.origin, key, members)
+    }
+
+    fn make_room(&self, arrived: u64, more: u64) -> Result<()> {
+        self.room.used(arrived);
+        self.room.more(more)
     }
 }
 

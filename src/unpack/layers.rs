@@ -6,10 +6,10 @@ use std::ops::Bound;
 use super::Unpacked;
 use crate::manifest::RelPath;
 
-/// The files of several layers, lowest first, each with the index of its layer and its number in it.
-pub(crate) fn stack<'a>(layers: impl IntoIterator<Item = &'a Unpacked>) -> BTreeMap<RelPath, (usize, usize)> {
-    let mut files: BTreeMap<RelPath, (usize, usize)> = BTreeMap::new();
-    for (index, layer) in layers.into_iter().enumerate() {
+/// The files that several layers make together, lowest first.
+pub(crate) fn stack<'a, F: Clone + 'a>(layers: impl IntoIterator<Item = &'a Unpacked<F>>) -> BTreeMap<RelPath, F> {
+    let mut files: BTreeMap<RelPath, F> = BTreeMap::new();
+    for layer in layers {
         for removed in &layer.removed {
             match removed {
                 None => files.clear(),
@@ -22,18 +22,18 @@ pub(crate) fn stack<'a>(layers: impl IntoIterator<Item = &'a Unpacked>) -> BTree
                 files.remove(ancestor);
             }
         }
-        for (path, number) in &layer.files {
+        for (path, file) in &layer.files {
             remove_tree(&mut files, path);
             for ancestor in path.ancestors() {
                 files.remove(ancestor);
             }
-            files.insert(path.clone(), (index, *number));
+            files.insert(path.clone(), file.clone());
         }
     }
     files
 }
 
-fn remove_tree(files: &mut BTreeMap<RelPath, (usize, usize)>, path: &RelPath) {
+fn remove_tree<F>(files: &mut BTreeMap<RelPath, F>, path: &RelPath) {
     files.remove(path);
     // Everything below has the path and a slash before it, and so lies between these two, '0' being the next after '/'.
     let (from, to) = (format!("{path}/"), format!("{path}0"));

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::input::Meter;
 use super::{Kind, Receiver, Unpack};
 use crate::error::{Error, ErrorKind, Result};
@@ -38,16 +40,29 @@ pub(super) enum Verdict {
     Skip,
 }
 
-/// What a file holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Unpacked {
-    /// Each file, by its path, with its number in the order in which the receiver was given them. Numbers may be
+/// What an archive or a layer holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unpacked<F> {
+    /// Each file, by its path: first its number in the order in which the receiver was given them. Numbers may be
     /// missing, those of members that a later one replaced, or be there twice.
-    pub(crate) files: BTreeMap<RelPath, usize>,
+    pub(crate) files: BTreeMap<RelPath, F>,
     /// The directories that are named: of a layer, they replace files.
     pub(crate) directories: BTreeSet<RelPath>,
     /// What a layer removes from lower ones, with everything below it; `None` is all.
     pub(crate) removed: BTreeSet<Option<RelPath>>,
+}
+
+impl<F> Unpacked<F> {
+    fn new() -> Self {
+        Self { files: BTreeMap::new(), directories: BTreeSet::new(), removed: BTreeSet::new() }
+    }
+
+    /// The same, with something else for each file.
+    pub(crate) fn map<G>(self, mut with: impl FnMut(F) -> G) -> Unpacked<G> {
+        let Self { files, directories, removed } = self;
+        let files = files.into_iter().map(|(path, file)| (path, with(file))).collect();
+        Unpacked { files, directories, removed }
+    }
 }
 
 /// The members of one archive, as they are read.
@@ -55,7 +70,7 @@ pub(super) struct Members<'a> {
     unpack: &'a Unpack,
     receiver: &'a mut dyn Receiver,
     meter: Meter,
-    unpacked: Unpacked,
+    unpacked: Unpacked<usize>,
     count: usize,
     names: usize,
     /// Files that were given to the receiver.
@@ -64,7 +79,7 @@ pub(super) struct Members<'a> {
 
 impl<'a> Members<'a> {
     pub(super) fn new(unpack: &'a Unpack, receiver: &'a mut dyn Receiver, meter: Meter) -> Self {
-        Self { unpack, receiver, meter, unpacked: Unpacked::default(), count: 0, names: 0, begun: 0 }
+        Self { unpack, receiver, meter, unpacked: Unpacked::new(), count: 0, names: 0, begun: 0 }
     }
 
     /// A layer's bytes are verified by their digest, and some builders leave out the mark at a tar's end.
@@ -142,7 +157,7 @@ impl<'a> Members<'a> {
     }
 
     /// All members have been read.
-    pub(super) fn finish(self) -> Result<Unpacked> {
+    pub(super) fn finish(self) -> Result<Unpacked<usize>> {
         let Unpacked { files, directories, .. } = &self.unpacked;
         let conflict = |file: &str, inner: &RelPath| {
             let text = format!("\"{file}\" is a file in it and also the directory of \"{inner}\"");

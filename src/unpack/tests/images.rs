@@ -5,12 +5,12 @@ use super::*;
 
 /// The files of layers laid over one another.
 fn stacked(layers: &[Tar], how: &Unpack) -> Vec<(String, usize)> {
-    let read = |tar: &Tar| {
+    let read = |(index, tar): (usize, &Tar)| {
         let bytes = Tar::clone(tar).done();
-        read_members(Cursor::new(bytes), how, &mut Kept::default()).unwrap().unwrap()
+        read_members(Cursor::new(bytes), how, &mut Kept::default()).unwrap().unwrap().map(|_| index)
     };
-    let layers: Vec<_> = layers.iter().map(read).collect();
-    stack(&layers).into_iter().map(|(path, (layer, _))| (path.as_str().to_owned(), layer)).collect()
+    let layers: Vec<_> = layers.iter().enumerate().map(read).collect();
+    stack(&layers).into_iter().map(|(path, layer)| (path.as_str().to_owned(), layer)).collect()
 }
 
 fn below() -> Unpack {

@@ -1,0 +1,149 @@
+//! Fetches a file that holds others, and unpacks it while it arrives.
+//!
+//! A blocking thread reads behind the download's front and writes members to scratch files. Nothing of them counts before the
+//! archive itself was verified: the reader sees its end only then.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::file::{self, blocking};
+use super::follow::Follow;
+use super::job::{Arrival, Guard, Job, Sink};
+use super::partial;
+use super::scratch::{Abandon, Scratch};
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{Digest, Entry};
+use crate::unpack::{Member, Unpack, Unpacked, read_members};
+
+/// Fetches and unpacks. What arrives has been committed.
+pub(super) async fn fetch<S: Sink>(
+    job: &Arc<Job>,
+    sink: &Arc<S>,
+    entry: &Arc<Entry>,
+    unpack: &Unpack,
+    guard: &Guard,
+) -> Result<Arrival> {
+    let directory = sink.directory(entry.origin);
+    let follow = Arc::new(Follow::default());
+    let abandon = Abandon(Arc::clone(&follow));
+    let unpacking = start(job, sink, entry, unpack, guard, &follow);
+    let fetching = async {
+        let (digest, size) = file::fetch(job, entry, &directory, guard, Some(&follow)).await?;
+        follow.complete(size);
+        Ok((digest, size))
+    };
+    // The first error ends the other one as well.
+    let arrived = futures_util::future::try_join(fetching, unpacking).await;
+    drop(abandon);
+    match arrived {
+        Ok(((digest, size), unpacked)) => finish(sink, entry, unpack, guard, unpacked, (digest, size)).await,
+        Err(error) => {
+            let scratch = sink.directory(unpack.key(entry.origin));
+            // Of an archive that is refused, nothing is worth keeping. One that could not be unpacked or fetched for another
+            // reason goes on where it was, from the archive.
+            let refused = matches!(error.kind(), ErrorKind::FailedPrecondition | ErrorKind::Corrupt);
+            let (held, archive) = (Arc::clone(guard), refused.then_some(directory));
+            blocking(move || {
+                partial::discard(&scratch);
+                if let Some(archive) = archive {
+                    partial::discard(&archive);
+                }
+                drop(held);
+                Ok(())
+            })
+            .await?;
+            Err(error)
+        }
+    }
+}
+
+/// Unpacks a file that is here already: `size` bytes at `path`, with this digest.
+pub(super) async fn unpack_here<S: Sink>(
+    job: &Arc<Job>,
+    sink: &Arc<S>,
+    entry: &Arc<Entry>,
+    unpack: &Unpack,
+    guard: &Guard,
+    (path, digest, size): (PathBuf, Digest, u64),
+) -> Result<Arrival> {
+    let file = File::open(&path).map_err(|error| Error::io(format!("can't read {}", path.display()), error))?;
+    let follow = Follow::complete_file(file, size);
+    let _abandon = Abandon(Arc::clone(&follow));
+    match start(job, sink, entry, unpack, guard, &follow).await? {
+        None => Ok(Arrival::File { digest, size }),
+        unpacked => finish(sink, entry, unpack, guard, unpacked, (digest, size)).await,
+    }
+}
+
+async fn finish<S: Sink>(
+    sink: &Arc<S>,
+    entry: &Arc<Entry>,
+    unpack: &Unpack,
+    guard: &Guard,
+    unpacked: Option<Unpacked<Member>>,
+    (digest, size): (Digest, u64),
+) -> Result<Arrival> {
+    let (sink, entry, key, held) = (Arc::clone(sink), Arc::clone(entry), unpack.key(entry.origin), Arc::clone(guard));
+    // Many members are many files.
+    blocking(move || {
+        let arrival = match unpacked {
+            Some(members) => {
+                sink.commit_members(&entry, key, &members)?;
+                Arrival::Members(members)
+            }
+            None => {
+                sink.commit(&entry, digest, size)?;
+                Arrival::File { digest, size }
+            }
+        };
+        drop(held);
+        Ok(arrival)
+    })
+    .await
+}
+
+/// Waits for its turn, then unpacks on a thread of its own. `None` when it is a file like any other.
+async fn start<S: Sink>(
+    job: &Arc<Job>,
+    sink: &Arc<S>,
+    entry: &Arc<Entry>,
+    unpack: &Unpack,
+    guard: &Guard,
+    follow: &Arc<Follow>,
+) -> Result<Option<Unpacked<Member>>> {
+    let turn = job.unpacker().await?;
+    let (sink, entry, unpack) = (Arc::clone(sink), Arc::clone(entry), unpack.clone());
+    let (guard, follow) = (Arc::clone(guard), Arc::clone(follow));
+    blocking(move || {
+        let unpacked = run(&*sink, &entry, &unpack, &follow);
+        drop((turn, guard));
+        unpacked
+    })
+    .await
+}
+
+fn run<S: Sink>(sink: &S, entry: &Entry, unpack: &Unpack, follow: &Arc<Follow>) -> Result<Option<Unpacked<Member>>> {
+    let key = unpack.key(entry.origin);
+    let directory = sink.directory(key);
+    loop {
+        let mut reader = follow.reader();
+        let mut scratch = Scratch::new(&directory, key, sink, follow)?;
+        let unpacked = read_members(&mut reader, unpack, &mut scratch);
+        // That it is no archive is told by its first bytes, which may be others in the next attempt.
+        let complete = if unpacked.is_ok() { reader.wait_complete().map(drop) } else { Ok(()) };
+        if reader.is_stale() {
+            continue;
+        }
+        complete?;
+        let unpacked = unpacked.map_err(|error| error.within(format!("\"{}\"", entry.path)))?;
+        let Some(unpacked) = unpacked else {
+            partial::discard(&directory);
+            return Ok(None);
+        };
+        let members = scratch.into_members();
+        let lost = || Error::new(ErrorKind::Internal, "a member was not counted");
+        let known = unpacked.files.values().all(|number| *number < members.len());
+        return if known { Ok(Some(unpacked.map(|number| members[number]))) } else { Err(lost()) };
+    }
+}

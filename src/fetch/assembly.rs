@@ -1,0 +1,94 @@
+//! What a model's tree holds in the end: files as they came, and those that archives and layers were unpacked to.
+
+use std::collections::BTreeMap;
+
+use super::job::{Arrival, Arrived};
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{Entry, MAX_ENTRIES, Manifest, RelPath};
+use crate::unpack::{Kind, Member, Unpack, Unpacked, stack};
+
+/// The files of a model, by their paths.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] when there is none; [`ErrorKind::FailedPrecondition`] when two are in each other's way.
+pub(super) fn assemble(manifest: &Manifest, arrived: &[Arrived]) -> Result<BTreeMap<RelPath, Member>> {
+    let mut tree = Tree { name: manifest.name(), files: BTreeMap::new() };
+    // Layers, which lie over one another, by the model and the directory that they make.
+    let mut layers: BTreeMap<(usize, Option<&RelPath>), Vec<(u32, &Unpacked<Member>)>> = BTreeMap::new();
+    for Arrived { entry, arrival } in arrived {
+        match (arrival, &entry.unpack) {
+            (Arrival::File { digest, size }, _) => {
+                let member = Member { digest: *digest, size: *size, origin: entry.origin };
+                tree.put(entry.path.clone(), member)?;
+            }
+            (Arrival::Members(members), Some(Unpack { kind: Kind::Layer(number), into, .. })) => {
+                layers.entry((entry.part, into.as_ref())).or_default().push((*number, members));
+            }
+            (Arrival::Members(members), unpack) => {
+                let into = unpack.as_ref().and_then(|unpack| unpack.into.as_ref());
+                if members.files.is_empty() {
+                    return Err(empty(entry));
+                }
+                tree.put_all(into, members.files.clone())?;
+            }
+        }
+    }
+    for ((_, into), mut layers) in layers {
+        layers.sort_by_key(|(number, _)| *number);
+        tree.put_all(into, stack(layers.into_iter().map(|(_, members)| members)))?;
+    }
+    tree.finish()
+}
+
+struct Tree<'a> {
+    name: &'a str,
+    files: BTreeMap<RelPath, Member>,
+}
+
+impl Tree<'_> {
+    fn put_all(&mut self, into: Option<&RelPath>, files: BTreeMap<RelPath, Member>) -> Result<()> {
+        for (path, member) in files {
+            let path = match into {
+                Some(into) => into.join(&path).map_err(|error| error.within(self.name))?,
+                None => path,
+            };
+            self.put(path, member)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, path: RelPath, member: Member) -> Result<()> {
+        if self.files.len() == MAX_ENTRIES {
+            let text = format!("{} has more than {MAX_ENTRIES} files: use allowPatterns", self.name);
+            return Err(Error::new(ErrorKind::ResourceExhausted, text));
+        }
+        if self.files.contains_key(&path) {
+            return Err(self.conflict(&path, "is there twice"));
+        }
+        self.files.insert(path, member);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<BTreeMap<RelPath, Member>> {
+        if self.files.is_empty() {
+            let text = format!("{} has no files, or the patterns leave none of them", self.name);
+            return Err(Error::new(ErrorKind::NotFound, text));
+        }
+        for path in self.files.keys() {
+            if let Some(file) = path.ancestors().find(|ancestor| self.files.contains_key(*ancestor)) {
+                return Err(self.conflict(file, &format!("is a file and also the directory of \"{path}\"")));
+            }
+        }
+        Ok(self.files)
+    }
+
+    fn conflict(&self, path: impl std::fmt::Display, problem: &str) -> Error {
+        let text = format!("{} can't be laid out as files: \"{path}\" {problem}", self.name);
+        Error::new(ErrorKind::FailedPrecondition, text)
+    }
+}
+
+fn empty(entry: &Entry) -> Error {
+    let text = format!("\"{}\" has no files, or the patterns leave none of them", entry.path);
+    Error::new(ErrorKind::NotFound, text)
+}
