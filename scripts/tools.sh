@@ -13,6 +13,8 @@ CSI_SANITY=v5.6.0      # the first that knows CSI 1.13
 VERSITYGW=v1.8.0       # an S3 server, independent of ours
 FAKE_GCS=v1.56.1       # Google Cloud Storage
 AZURITE=3.37.0         # Microsoft's emulator of Azure Blob Storage
+CRANE=v0.22.1          # a container registry, and what makes and unpacks images, independent of docker-registry
+ORAS=v1.3.6
 CARGO_DENY=0.20.2
 CARGO_AUDIT=0.22.2
 CARGO_FUZZ=0.13.2
@@ -294,6 +296,19 @@ gcs_server() { go_tool fake-gcs-server github.com/fsouza/fake-gcs-server "$FAKE_
 azure_server() { node_tool azurite-blob "$AZURITE" azurite; }
 s3_server() { go_tool versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW"; }
 
+# Debian starts the registry that it installs; the tests start their own.
+registries() {
+	if ! have docker-registry; then
+		package docker-registry docker-registry
+		local sudo=()
+		[[ $(id -u) == 0 ]] || sudo=(sudo -n)
+		[[ ! -d /run/systemd/system ]] || "${sudo[@]}" systemctl disable --now docker-registry >>"$LOG" 2>&1 || true
+	fi
+	package buildah buildah
+	go_tool crane github.com/google/go-containerregistry/cmd/crane "$CRANE"
+	go_tool oras oras.land/oras/cmd/oras "$ORAS"
+}
+
 # Kubernetes tells others its version, and decides by it what it may do; `go build` would leave it at 0.0.0.
 kubernetes() {
 	local directory=$ROOT/tests/e2e/binaries/kubernetes version minor name package=k8s.io/component-base/version
@@ -328,6 +343,7 @@ group() {
 		hadoop
 		python_tool huggingface-python "$HUGGINGFACE_HUB"
 		python_tool modelscope-python "$MODELSCOPE"
+		registries
 		;;
 	bench)
 		need_rust

@@ -15,10 +15,12 @@ use url::Host;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::Policy;
 
+#[allow(dead_code, reason = "each source uses some of it")]
 pub(crate) mod authorization;
+#[allow(dead_code, reason = "as above")]
 pub(crate) mod body;
 mod ca;
-#[allow(dead_code, reason = "each source uses some of it")]
+#[allow(dead_code, reason = "as above")]
 mod follow;
 
 pub use ca::CaCertificates;

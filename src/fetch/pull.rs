@@ -48,7 +48,9 @@ pub async fn pull(
     let lock = lock(&work).await?;
     let job = Arc::new(Job::new(model.into(), Pace::new(limits.connections), limits, progress));
     let sink = Arc::new(Directory { destination: destination.to_owned(), work: work.clone(), lock });
-    let entries = manifest.entries().iter().cloned().map(Arc::new).collect();
+    // A content may have two names. In a directory each is a download of its own.
+    let own = |entry: &Entry| Entry { origin: Digest::of(format!("{} {}", entry.origin, entry.path)), ..entry.clone() };
+    let entries = manifest.entries().iter().map(|entry| Arc::new(own(entry))).collect();
     let arrived = job::run(job, Arc::clone(&sink), entries).await?;
     let files = assemble(manifest, &arrived)?;
     let content = Content::new(files.iter().map(|(path, member)| (path.clone(), member.digest, member.size)).collect());

@@ -15,7 +15,7 @@ pub(crate) fn basic(user: &str, password: &str) -> Option<HeaderValue> {
 }
 
 /// RFC 6750 section 2.1.
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "oci"))]
 pub(crate) fn bearer(token: &str) -> Option<HeaderValue> {
     secret_value(&format!("Bearer {token}"))
 }

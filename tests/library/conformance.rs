@@ -10,5 +10,7 @@ mod gcs;
 mod hdfs;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "oci")]
+mod oci;
 #[cfg(feature = "s3")]
 mod s3;

@@ -8,6 +8,7 @@
 //! | `gcs` | tokens, refusals and checksums |
 //! | `s3` | keys, listings and refusals of three S3 servers |
 //! | `hdfs` | WebHDFS, at a real Hadoop |
+//! | `oci` | what the usual tools push to two registries, tokens, mirrors, and registries that lie |
 //! | `transfer` | a model arrives whole, once, and resumable, whatever the network does |
 //! | `cache` | what a crash leaves behind is put right, and wrong bytes are never served |
 //! | `bucket`, `memory`, `node`, `single` | what the others share |
@@ -34,6 +35,8 @@ mod memory;
 #[cfg(feature = "modelscope")]
 mod modelscope;
 mod node;
+#[cfg(feature = "oci")]
+mod oci;
 mod pull;
 #[cfg(feature = "s3")]
 mod s3;

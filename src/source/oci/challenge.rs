@@ -7,7 +7,12 @@ pub(super) enum Challenge {
     /// User name and password with every request.
     Basic,
     /// A token from the server `realm`.
-    Bearer { realm: String, service: Option<String> },
+    Bearer {
+        realm: String,
+        service: Option<String>,
+        /// The token that was shown is good, and not for this.
+        insufficient: bool,
+    },
 }
 
 /// The challenges of a header's value; schemes that are not known here are left out, and so is what comes after
@@ -26,7 +31,8 @@ pub(super) fn parse(header: &str) -> Vec<Challenge> {
         } else if scheme.eq_ignore_ascii_case("bearer")
             && let Some(realm) = get("realm")
         {
-            found.push(Challenge::Bearer { realm, service: get("service") });
+            let insufficient = get("error").is_some_and(|error| error == "insufficient_scope");
+            found.push(Challenge::Bearer { realm, service: get("service"), insufficient });
         }
     }
     found
@@ -100,7 +106,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn bearer(realm: &str, service: Option<&str>) -> Challenge {
-        Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) }
+        Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned), insufficient: false }
     }
 
     #[test]
@@ -123,6 +129,16 @@ mod tests {
         ] {
             assert_eq!(parse(header), challenges, "{header}");
         }
+    }
+
+    #[test]
+    fn a_token_that_is_not_enough_is_told_from_a_bad_one() {
+        let insufficient = |error: &str| match parse(&format!(r#"Bearer realm="https://t",error="{error}""#)).remove(0)
+        {
+            Challenge::Bearer { insufficient, .. } => insufficient,
+            Challenge::Basic => panic!("it is Bearer"),
+        };
+        assert!(insufficient("insufficient_scope") && !insufficient("invalid_token"));
     }
 
     proptest! {

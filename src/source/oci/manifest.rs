@@ -139,7 +139,12 @@ impl TryFrom<RawDescriptor> for Candidate {
     fn try_from(raw: RawDescriptor) -> Result<Self, String> {
         // BuildKit's attestations: signatures and lists of parts of another manifest.
         let remark = raw.annotations.contains_key("vnd.docker.reference.type");
-        Ok(Self { digest: digest(&raw.digest)?, platform: raw.platform, remark })
+        let platform = raw.platform.map(|platform| Platform {
+            // Some tools write what is not there as an empty string.
+            variant: platform.variant.filter(|variant| !variant.is_empty()),
+            ..platform
+        });
+        Ok(Self { digest: digest(&raw.digest)?, platform, remark })
     }
 }
 

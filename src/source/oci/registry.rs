@@ -7,7 +7,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
-use super::challenge;
+use super::challenge::{self, Challenge};
 use super::failure::{Asked, Failures, MAX_REFUSAL, code};
 use super::token::{Gate, Passes};
 use crate::error::{ErrorKind, Result};
@@ -74,6 +74,12 @@ impl Registry {
                 );
                 continue;
             }
+            if challenges(answer.headers())
+                .iter()
+                .any(|challenge| matches!(challenge, Challenge::Bearer { insufficient: true, .. }))
+            {
+                return Err(self.failures.refused(&self.name(), StatusCode::FORBIDDEN));
+            }
             return Err(self.failure(asked, &place, answer).await);
         }
         Err(self.failures.refused(&self.name(), StatusCode::UNAUTHORIZED))
@@ -108,7 +114,7 @@ impl Registry {
     }
 }
 
-fn challenges(headers: &HeaderMap) -> Vec<challenge::Challenge> {
+fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
     let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
     values.flat_map(challenge::parse).collect()
 }

@@ -6,8 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
@@ -20,6 +18,7 @@ use super::failure::{Asked, Failures};
 use super::login::Login;
 use super::reference::DOCKER_HUB;
 use crate::error::{Error, ErrorKind, Result};
+use crate::net::authorization::{basic, bearer};
 use crate::net::{HttpClient, Question, origin_text, read_all};
 use crate::policy::Policy;
 
@@ -106,11 +105,11 @@ impl Gate {
         if let Some(Login::Token(token)) = &self.login {
             return lasting(bearer(token.expose()), failures);
         }
-        let bearer = challenges.iter().find_map(|challenge| match challenge {
-            Challenge::Bearer { realm, service } => Some((realm, service.as_deref())),
+        let server = challenges.iter().find_map(|challenge| match challenge {
+            Challenge::Bearer { realm, service, .. } => Some((realm, service.as_deref())),
             Challenge::Basic => None,
         });
-        if let Some((realm, service)) = bearer {
+        if let Some((realm, service)) = server {
             let realm = self.realm(realm, failures)?;
             return self.token(client, failures, &realm, service).await;
         }
@@ -234,20 +233,6 @@ fn domain(host: &str) -> Option<&str> {
 fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-fn basic(user: &str, password: &str) -> Option<HeaderValue> {
-    secret_value(&format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
-}
-
-fn bearer(token: &str) -> Option<HeaderValue> {
-    secret_value(&format!("Bearer {token}"))
-}
-
-fn secret_value(text: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_str(text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 fn lasting(header: Option<HeaderValue>, failures: &Failures) -> Result<Pass> {
