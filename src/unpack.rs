@@ -9,6 +9,7 @@
 //! archive holds plain files and directories with relative names, or it is refused with the member's name; owners, modes
 //! and other attributes are never restored. What comes out is bounded: in number, in names, and in its ratio to what went in.
 
+use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::str::FromStr;
 
@@ -231,6 +232,37 @@ pub(crate) fn read_members<R: Read + Seek>(
     }
     tar::read(&mut Cursor::new(&first[..length]).chain(plain), &mut members)?;
     members.finish().map(Some)
+}
+
+/// Sizes of the files in an archive, by their paths: for the fuzzer, and whoever wants to look into one.
+///
+/// # Errors
+/// [`ErrorKind::FailedPrecondition`], [`ErrorKind::Corrupt`].
+#[doc(hidden)]
+pub fn sizes(archive: &[u8], unpack: &Unpack) -> Result<Option<BTreeMap<RelPath, u64>>> {
+    #[derive(Default)]
+    struct Sizes(Vec<u64>);
+    impl Receiver for Sizes {
+        fn begin(&mut self) -> Result<()> {
+            self.0.push(0);
+            Ok(())
+        }
+
+        fn write(&mut self, bytes: &[u8]) -> Result<()> {
+            if let Some(size) = self.0.last_mut() {
+                *size += bytes.len() as u64;
+            }
+            Ok(())
+        }
+
+        fn end(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+    let mut sizes = Sizes::default();
+    let unpacked = read_members(Cursor::new(archive), unpack, &mut sizes)?;
+    let size = |number: usize| sizes.0.get(number).copied().unwrap_or(0);
+    Ok(unpacked.map(|unpacked| unpacked.map(size).files))
 }
 
 /// Says what a file looks like that should be an archive: often it is the error page of a server.

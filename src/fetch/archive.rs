@@ -4,7 +4,7 @@
 //! archive itself was verified: the reader sees its end only then.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file::{self, blocking};
@@ -39,20 +39,11 @@ pub(super) async fn fetch<S: Sink>(
     match arrived {
         Ok(((digest, size), unpacked)) => finish(sink, entry, unpack, guard, unpacked, (digest, size)).await,
         Err(error) => {
-            let scratch = sink.directory(unpack.key(entry.origin));
-            // Of an archive that is refused, nothing is worth keeping. One that could not be unpacked or fetched for another
-            // reason goes on where it was, from the archive.
-            let refused = matches!(error.kind(), ErrorKind::FailedPrecondition | ErrorKind::Corrupt);
-            let (held, archive) = (Arc::clone(guard), refused.then_some(directory));
-            blocking(move || {
-                partial::discard(&scratch);
-                if let Some(archive) = archive {
-                    partial::discard(&archive);
-                }
-                drop(held);
-                Ok(())
-            })
-            .await?;
+            // Of an archive that is refused, nothing is worth keeping. One that could not be fetched or unpacked for another
+            // reason goes on where it was.
+            if matches!(error.kind(), ErrorKind::FailedPrecondition | ErrorKind::Corrupt) {
+                partial::discard(&directory);
+            }
             Err(error)
         }
     }
@@ -116,19 +107,30 @@ async fn start<S: Sink>(
     let (sink, entry, unpack) = (Arc::clone(sink), Arc::clone(entry), unpack.clone());
     let (guard, follow) = (Arc::clone(guard), Arc::clone(follow));
     blocking(move || {
-        let unpacked = run(&*sink, &entry, &unpack, &follow);
+        // Nobody may be waiting any more.
+        follow.check()?;
+        let directory = sink.directory(unpack.key(entry.origin));
+        let unpacked = run(&*sink, &entry, &unpack, &follow, &directory);
+        if !matches!(unpacked, Ok(Some(_))) {
+            partial::discard(&directory);
+        }
         drop((turn, guard));
         unpacked
     })
     .await
 }
 
-fn run<S: Sink>(sink: &S, entry: &Entry, unpack: &Unpack, follow: &Arc<Follow>) -> Result<Option<Unpacked<Member>>> {
+fn run<S: Sink>(
+    sink: &S,
+    entry: &Entry,
+    unpack: &Unpack,
+    follow: &Arc<Follow>,
+    directory: &Path,
+) -> Result<Option<Unpacked<Member>>> {
     let key = unpack.key(entry.origin);
-    let directory = sink.directory(key);
     loop {
         let mut reader = follow.reader();
-        let mut scratch = Scratch::new(&directory, key, sink, follow)?;
+        let mut scratch = Scratch::new(directory, key, sink, follow)?;
         let unpacked = read_members(&mut reader, unpack, &mut scratch);
         // That it is no archive is told by its first bytes, which may be others in the next attempt.
         let complete = if unpacked.is_ok() { reader.wait_complete().map(drop) } else { Ok(()) };
@@ -137,10 +139,7 @@ fn run<S: Sink>(sink: &S, entry: &Entry, unpack: &Unpack, follow: &Arc<Follow>) 
         }
         complete?;
         let unpacked = unpacked.map_err(|error| error.within(format!("\"{}\"", entry.path)))?;
-        let Some(unpacked) = unpacked else {
-            partial::discard(&directory);
-            return Ok(None);
-        };
+        let Some(unpacked) = unpacked else { return Ok(None) };
         let members = scratch.into_members();
         let lost = || Error::new(ErrorKind::Internal, "a member was not counted");
         let known = unpacked.files.values().all(|number| *number < members.len());

@@ -190,16 +190,23 @@ fn value(text: &str) -> Result<HeaderValue> {
         .map_err(|error| Error::with_source(ErrorKind::Internal, "a header that can't be sent", error))
 }
 
-/// What the Secret says to send: `headers` (JSON object, as in KServe, for the host in `https-host` if that is given),
-/// `username` and `password` (basic), or `token` (bearer).
+/// What the Secret says to send: `headers` (a JSON object), `username` and `password` (basic), or `token` (bearer); all of
+/// them for the host in `https-host` alone, if that is given. In an environment KServe calls the headers
+/// `<host>-headers`.
 fn headers(url: &Url, credentials: &Credentials) -> Result<HeaderMap> {
     let invalid = |text: &str| Error::new(ErrorKind::InvalidArgument, format!("the Secret's key {text}"));
     let mut headers = HeaderMap::new();
-    let host = credentials.get(&["https-host"]);
-    if host.is_some_and(|host| Some(host.expose().as_str()) != url.host_str()) {
+    let host = url.host_str().unwrap_or_default();
+    let bound_to = |name: &str| {
+        name.eq_ignore_ascii_case(host)
+            || url.port_or_known_default().is_some_and(|port| name.eq_ignore_ascii_case(&format!("{host}:{port}")))
+    };
+    let own = credentials.get(&[&format!("{host}-headers")]);
+    let of_another = credentials.get(&["https-host"]).is_some_and(|name| !bound_to(name.expose()));
+    if of_another && own.is_none() {
         return Ok(headers);
     }
-    if let Some(json) = credentials.get(&["headers"]) {
+    if let Some(json) = own.or_else(|| credentials.get(&["headers"])) {
         let pairs: std::collections::BTreeMap<String, String> = serde_json::from_str(json.expose())
             .map_err(|_| invalid("\"headers\" must be a JSON object of strings, such as {\"X-Token\": \"…\"}"))?;
         for (name, text) in pairs {
@@ -211,6 +218,9 @@ fn headers(url: &Url, credentials: &Credentials) -> Result<HeaderMap> {
                     .ok_or_else(|| invalid("\"headers\" has a value that can't be sent"))?,
             );
         }
+    }
+    if of_another {
+        return Ok(headers);
     }
     let authorization =
         match (credentials.get(&["username"]), credentials.get(&["password"]), credentials.get(&["token"])) {
@@ -270,7 +280,17 @@ mod tests {
         );
         assert_eq!(authorization(&[("token", "t\n")]).unwrap(), "Bearer t");
         assert_eq!(authorization(&[("headers", r#"{"Authorization": "x"}"#)]).unwrap(), "x");
-        assert_eq!(authorization(&[("headers", r#"{"Authorization": "x"}"#), ("https-host", "other")]), None);
+        for (host, sent) in
+            [("h", true), ("H", true), ("h:443", true), ("other", false), ("h:80", false), ("hh", false)]
+        {
+            let secrets = [("headers", r#"{"Authorization": "x"}"#), ("https-host", host)];
+            assert_eq!(authorization(&secrets).is_some(), sent, "{host}");
+            assert_eq!(authorization(&[("token", "t"), ("https-host", host)]).is_some(), sent, "{host}");
+        }
+        let of_environment =
+            |name| authorization(&[(name, r#"{"Authorization": "x"}"#), ("https-host", "other"), ("token", "t")]);
+        assert_eq!(of_environment("h-headers").unwrap(), "x");
+        assert_eq!(of_environment("other-headers"), None);
         for secrets in [&[("headers", "nonsense")][..], &[("headers", r#"{"a b": "x"}"#)], &[("token", "a\nb")]] {
             let error = open("https://h/m", secrets).unwrap_err().report();
             assert!(error.contains("the Secret's key") && !error.contains("nonsense"), "{error}");

@@ -10,6 +10,7 @@
 //! | `hdfs` | WebHDFS, at a real Hadoop |
 //! | `oci` | what the usual tools push to two registries, tokens, mirrors, and registries that lie |
 //! | `transfer` | a model arrives whole, once, and resumable, whatever the network does |
+//! | `archives` | archives and layers are unpacked as they arrive, once, or refused and nothing of them kept |
 //! | `cache` | what a crash leaves behind is put right, and wrong bytes are never served |
 //! | `bucket`, `memory`, `node`, `single` | what the others share |
 //! | `pull` | the same engine into a plain directory |
@@ -19,6 +20,7 @@
     allow(dead_code, unused_imports, reason = "what several sources share is not used by each alone")
 )]
 
+mod archives;
 #[cfg(feature = "azure")]
 mod azure;
 #[cfg(feature = "s3")]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use modelmount::manifest::{Item, Listing};
 use modelmount::source::{ByteStream, Portion};
-use modelmount::unpack::Archives;
+use modelmount::unpack::{Archives, Unpack};
 use modelmount::{Digest, Entry, Error, ErrorKind, Manifest, Model, ModelUri, Selection, Source};
 use modelmount_test_support::model::Files;
 use tokio::sync::Semaphore;
@@ -98,6 +98,16 @@ impl Memory {
     pub(crate) async fn manifest(&self) -> Manifest {
         let uri = ModelUri::parse("s3://memory/model").unwrap();
         Manifest::build(&uri, self.list().await.unwrap(), &Selection::default(), Archives::Never).unwrap()
+    }
+
+    /// The manifest of all files now, some of which stand for the files in them.
+    pub(crate) async fn manifest_unpacking(&self, how: impl Fn(&str) -> Option<Unpack>) -> Manifest {
+        let uri = ModelUri::parse("s3://memory/model").unwrap();
+        let mut listing = self.list().await.unwrap();
+        for item in &mut listing.items {
+            item.unpack = how(&item.path);
+        }
+        Manifest::build(&uri, listing, &Selection::default(), Archives::Never).unwrap()
     }
 
     /// The manifest of those files alone whose path begins so.

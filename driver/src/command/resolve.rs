@@ -1,7 +1,8 @@
 //! `modelmount resolve`: what a URI stands for, without downloading it.
 
 use modelmount::size::Size;
-use modelmount::{Entry, Manifest};
+use modelmount::unpack::{Kind, Unpack};
+use modelmount::{Entry, Manifest, RelPath};
 use serde::Serialize;
 
 use super::environment::Environment;
@@ -25,6 +26,16 @@ struct File<'a> {
     size: Option<u64>,
     digest: Option<String>,
     validator: Option<&'a str>,
+    /// What it is unpacked as; absent for a file that is taken as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unpack: Option<Unpacked<'a>>,
+}
+
+#[derive(Serialize)]
+struct Unpacked<'a> {
+    kind: &'static str,
+    below: Option<&'a str>,
+    into: Option<&'a str>,
 }
 
 pub(super) fn run(args: &Resolve) -> Result<(), Failure> {
@@ -45,9 +56,10 @@ pub(super) fn run(args: &Resolve) -> Result<(), Failure> {
 
 fn answer(manifest: &Manifest) -> Answer<'_> {
     let file = |entry| {
-        let Entry { path, size, digest, validator, .. }: &Entry = entry;
+        let Entry { path, size, digest, validator, unpack, .. }: &Entry = entry;
         let digest = digest.map(|digest| digest.to_string());
-        File { path: path.as_str(), size: *size, digest, validator: validator.as_deref() }
+        let unpack = unpack.as_ref().map(unpacked);
+        File { path: path.as_str(), size: *size, digest, validator: validator.as_deref(), unpack }
     };
     Answer {
         uri: manifest.name().to_owned(),
@@ -58,15 +70,34 @@ fn answer(manifest: &Manifest) -> Answer<'_> {
     }
 }
 
+fn unpacked(unpack: &Unpack) -> Unpacked<'_> {
+    let kind = match unpack.kind {
+        Kind::Archive => "archive",
+        Kind::Perhaps => "archive, if its first bytes say so",
+        Kind::Layer(_) => "layer",
+    };
+    let (below, into) = (&unpack.below, &unpack.into);
+    Unpacked { kind, below: below.as_ref().map(RelPath::as_str), into: into.as_ref().map(RelPath::as_str) }
+}
+
 fn text(answer: &Answer<'_>) -> String {
     let mut text = format!("{}: {}, {}\n", answer.uri, files(answer.files.len()), Size(answer.bytes));
     if let Some(revision) = answer.revision {
         text.push_str(&format!("revision {revision}\n"));
     }
-    for File { path, size, digest, validator } in &answer.files {
+    for File { path, size, digest, validator, unpack } in &answer.files {
         let size = size.map_or_else(|| "?".to_owned(), |size| size.to_string());
         let identity = digest.as_deref().or(*validator).unwrap_or("no version");
-        text.push_str(&format!("{size:>14}  {path}  {identity}\n"));
+        text.push_str(&format!("{size:>14}  {path}  {identity}"));
+        if let Some(Unpacked { kind, below, into }) = unpack {
+            text.push_str(&format!("  unpacked as {kind}"));
+            for (word, directory) in [("from", below), ("into", into)] {
+                if let Some(directory) = directory {
+                    text.push_str(&format!(", {word} {directory}/"));
+                }
+            }
+        }
+        text.push('\n');
     }
     text
 }

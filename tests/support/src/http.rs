@@ -281,6 +281,7 @@ http {{
     log_format facts escape=none
         "$server_port\t$request_method\t$request_uri\t$status\t$body_bytes_sent\t$http_range\t$http_authorization";
     access_log "{directory}/access.log" facts;
+    types {{ application/json json; }}
     default_type application/octet-stream;
     sendfile on;
     # As it was sent: what nginx makes of a path in its own variables is decoded.
