@@ -1,9 +1,7 @@
 //! Client secrets: exchanged for a token at the directory's token endpoint.
 
-use std::sync::{Arc, Mutex};
-
 use modelmount::{Credentials, ErrorKind};
-use modelmount_test_support::script::{Request, Response};
+use modelmount_test_support::script::Response;
 use modelmount_test_support::{FileShares, ScriptedServer};
 
 use super::{CONTAINER, assert_says, paths, resolved};
@@ -41,10 +39,7 @@ async fn directory() -> ScriptedServer {
 #[tokio::test(flavor = "multi_thread")]
 async fn blobs_are_read_with_one_token() {
     let directory = directory().await;
-    let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
-    let record = Arc::clone(&seen);
-    let storage = ScriptedServer::start(move |request| {
-        record.lock().unwrap().push(request.clone());
+    let storage = ScriptedServer::start(|request| {
         if !request.target.contains("comp=list") {
             return Response::new(404).header("x-ms-error-code", "BlobNotFound");
         }
@@ -60,7 +55,7 @@ async fn blobs_are_read_with_one_token() {
     let (_, manifest) = resolved("az://models/m", &endpoint, &credentials).await.unwrap();
     assert_eq!(paths(&manifest), ["a"]);
     assert_eq!(directory.requests().len(), 1);
-    let seen = seen.lock().unwrap();
+    let seen = storage.requests();
     assert!(seen.iter().all(|request| request.header("authorization") == Some(&format!("Bearer {TOKEN}"))), "{seen:?}");
 
     let wrong = resolved("az://models/m", &endpoint, &client_secret(&directory.url(), "CANARY-2")).await.unwrap_err();
