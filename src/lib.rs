@@ -11,6 +11,8 @@
 //! | feature | source |
 //! | --- | --- |
 //! | `s3` | Amazon S3 and compatible stores, `s3://` |
+//! | `gcs` | Google Cloud Storage, `gs://` |
+//! | `azure` | Azure Blob Storage and Azure Files, `az://`, `abfs(s)://`, and their URLs |
 //! | `http` | web servers, `https://` and `http://` |
 //! | `huggingface` | the Hugging Face hub and its mirrors, `hf://` |
 //! | `hdfs` | Hadoop's file system by WebHDFS, `hdfs://`, `webhdfs://`, `swebhdfs://` |
