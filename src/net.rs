@@ -4,15 +4,21 @@
 //! can't be rebound between check and use. Redirects are never followed here: a source that wants to follow one looks
 //! at it first, since credentials belong to the host that they were given for.
 
+#[cfg(feature = "s3")]
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+#[cfg(feature = "s3")]
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::Host;
 
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "s3")]
+use crate::manifest::Digest;
 use crate::policy::Policy;
 
 #[allow(dead_code, reason = "each source uses some of it")]
@@ -34,12 +40,19 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Idle connections are dropped before common servers and load balancers drop them (60 s and more).
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
+/// Clients that are kept for callers with authorities of their own.
+#[cfg(feature = "s3")]
+const MOST_TRUSTING: usize = 32;
+
 /// A shared HTTP client; cloning it shares the connections.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
     client: reqwest::Client,
     policy: Arc<Policy>,
     authorities: CaCertificates,
+    /// Clients that trust a caller's authorities too, by the digest of their PEM text.
+    #[cfg(feature = "s3")]
+    trusting: Arc<Mutex<BTreeMap<Digest, Self>>>,
 }
 
 impl HttpClient {
@@ -57,7 +70,40 @@ impl HttpClient {
             let root = Root(deepest(&error));
             Error::with_source(ErrorKind::FailedPrecondition, "can't set up TLS: check the CA certificates", root)
         })?;
-        Ok(Self { client, policy, authorities })
+        Ok(Self::of(client, policy, authorities))
+    }
+
+    fn of(client: reqwest::Client, policy: Arc<Policy>, authorities: CaCertificates) -> Self {
+        Self {
+            client,
+            policy,
+            authorities,
+            #[cfg(feature = "s3")]
+            trusting: Arc::default(),
+        }
+    }
+
+    /// The client for callers who trust the authorities in this PEM text too: the same one each time, so that a publish
+    /// pays neither for setting up TLS nor for a new handshake.
+    ///
+    /// # Errors
+    /// What is wrong with the text, as a clause.
+    #[cfg(feature = "s3")]
+    pub(crate) fn trusting(&self, pem: &str) -> std::result::Result<Self, &'static str> {
+        let mut trusting = self.trusting.lock().unwrap_or_else(PoisonError::into_inner);
+        let digest = Digest::of(pem);
+        if let Some(client) = trusting.get(&digest) {
+            return Ok(client.clone());
+        }
+        let authorities = self.authorities.clone().and(CaCertificates::from_pem(pem.as_bytes())?);
+        let client = build(&self.policy, &authorities, None).map_err(|_| "holds a certificate that is refused")?;
+        let client = Self::of(client, Arc::clone(&self.policy), authorities);
+        // Whoever brings ever new texts gets no more memory for it.
+        if trusting.len() >= MOST_TRUSTING {
+            trusting.clear();
+        }
+        trusting.insert(digest, client.clone());
+        Ok(client)
     }
 
     /// A client of its own, for a caller who brought TLS settings: it trusts `authorities` too, and shows a client
@@ -72,7 +118,7 @@ impl HttpClient {
             let root = Root(deepest(&error));
             Error::with_source(ErrorKind::InvalidArgument, "can't set up TLS: check the Secret's certificates", root)
         })?;
-        Ok(Self { client, policy: Arc::clone(&self.policy), authorities })
+        Ok(Self::of(client, Arc::clone(&self.policy), authorities))
     }
 
     /// Sends one request and returns the answer's head, whatever its status.

@@ -30,13 +30,13 @@ impl CaCertificates {
     ///
     /// # Errors
     /// What is wrong with it, as a clause.
-    #[cfg(feature = "hdfs")]
+    #[cfg(any(feature = "hdfs", feature = "s3"))]
     pub(crate) fn from_pem(pem: &[u8]) -> std::result::Result<Self, &'static str> {
         parse(pem).map(Self)
     }
 
     /// These certificates and those.
-    #[cfg(feature = "hdfs")]
+    #[cfg(any(feature = "hdfs", feature = "s3"))]
     pub(super) fn and(mut self, others: Self) -> Self {
         self.0.extend(others.0);
         self

@@ -5,13 +5,17 @@
 use std::sync::Arc;
 
 use object_store::StaticCredentialProvider;
-use object_store::aws::{AmazonS3Builder, AwsCredential};
+use object_store::aws::AmazonS3Builder;
 
-use super::object::{self, Connector, Dialect, Failures, Key, Meaning, Objects, parse_endpoint, setting};
+use super::object::{self, Connector, Dialect, Failures, Key, Meaning, Objects};
 use super::{Attribute, Context, Options, Registration};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::uri::ModelUri;
+
+mod settings;
+
+use settings::Settings;
 
 const ENDPOINT: Attribute = Attribute {
     name: "endpoint",
@@ -54,35 +58,25 @@ const DIALECT: Dialect = Dialect {
 };
 
 fn open(uri: &ModelUri, options: &Options, credentials: &Credentials, context: &Context) -> Result<Objects> {
-    let invalid = |text: String| Error::new(ErrorKind::InvalidArgument, text);
     let bucket = object::bucket(uri)?;
     let key = Key::parse(uri, uri.path())?;
-    let setting = |attribute, names| setting(options, credentials, attribute, names);
-    let region = setting(REGION, &["AWS_REGION", "AWS_DEFAULT_REGION"]).unwrap_or_else(|| "us-east-1".into());
-    let endpoint = setting(ENDPOINT, &["AWS_ENDPOINT_URL"])
-        .map(|endpoint| parse_endpoint(&endpoint, "https://s3.example:9000"))
-        .transpose()?;
-    let virtual_hosted = match options.get(ADDRESSING.name).map(String::as_str) {
-        None => endpoint.is_none(),
-        Some("virtual") => true,
-        Some("path") => false,
-        Some(other) => {
-            return Err(invalid(format!("{} is {other:?}: write \"path\" or \"virtual\"", ADDRESSING.name)));
-        }
-    };
+    let Settings { region, endpoint, virtual_hosted, accelerate, credential, client } =
+        Settings::read(options, credentials, context)?;
 
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_region(&region)
-        .with_virtual_hosted_style_request(virtual_hosted)
-        .with_http_connector(Connector::new(context.http.clone()))
+        .with_virtual_hosted_style_request(virtual_hosted || accelerate)
+        .with_http_connector(Connector::new(client))
         .with_retry(object::retry());
     let place = endpoint.clone().unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
     if let Some(endpoint) = &endpoint {
-        let url = if virtual_hosted { with_bucket_host(endpoint, bucket)? } else { endpoint.clone() };
+        let url = if virtual_hosted { with_bucket_host(endpoint, bucket) } else { endpoint.clone() };
         builder = builder.with_endpoint(url).with_allow_http(endpoint.starts_with("http://"));
+    } else if accelerate {
+        // Another way to the same bucket, whose content it is known by.
+        builder = builder.with_endpoint(format!("https://{bucket}.s3-accelerate.amazonaws.com"));
     }
-    let credential = static_credentials(credentials)?;
     let anonymous = credential.is_none();
     builder = match credential {
         Some(credential) => builder.with_credentials(Arc::new(StaticCredentialProvider::new(credential))),
@@ -96,33 +90,11 @@ fn open(uri: &ModelUri, options: &Options, credentials: &Credentials, context: &
     Ok(Objects { store: Box::new(store), failures, identity, key })
 }
 
-/// The names that KServe and the AWS tools use in Secrets.
-fn static_credentials(credentials: &Credentials) -> Result<Option<AwsCredential>> {
-    let key = credentials.get(&["AWS_ACCESS_KEY_ID", "awsAccessKeyID"]);
-    let secret = credentials.get(&["AWS_SECRET_ACCESS_KEY", "awsSecretAccessKey"]);
-    let token = credentials.get(&["AWS_SESSION_TOKEN", "awsSessionToken"]);
-    match (key, secret) {
-        (Some(key), Some(secret)) => Ok(Some(AwsCredential {
-            key_id: key.expose().clone(),
-            secret_key: secret.expose().clone(),
-            token: token.map(|token| token.expose().clone()),
-        })),
-        (None, None) => Ok(None),
-        (key, _) => {
-            let missing = if key.is_some() { "AWS_SECRET_ACCESS_KEY" } else { "AWS_ACCESS_KEY_ID" };
-            Err(Error::new(
-                ErrorKind::Unauthenticated,
-                format!("the Secret has only half of an S3 key pair: add {missing}"),
-            ))
-        }
-    }
-}
-
 /// `object_store` wants the bucket inside a virtual-hosted endpoint.
-fn with_bucket_host(endpoint: &str, bucket: &str) -> Result<String> {
+fn with_bucket_host(endpoint: &str, bucket: &str) -> String {
     let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", endpoint));
     let already = rest.strip_prefix(bucket).is_some_and(|rest| rest.starts_with('.'));
-    Ok(if already { endpoint.to_owned() } else { format!("{scheme}://{bucket}.{rest}") })
+    if already { endpoint.to_owned() } else { format!("{scheme}://{bucket}.{rest}") }
 }
 
 #[cfg(test)]

@@ -3,3 +3,4 @@
 mod keys;
 mod refusals;
 mod scripted;
+mod secrets;

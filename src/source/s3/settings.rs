@@ -1,0 +1,192 @@
+//! What the volume and the Secret say about a bucket, in KServe's names and those of the AWS tools.
+//!
+//! `S3_CONNECT_TIMEOUT`, `S3_READ_TIMEOUT` and `S3_MAX_ATTEMPTS` of KServe's are not needed: stalls are cut and
+//! requests repeated anyway.
+
+use object_store::aws::AwsCredential;
+
+use super::{ADDRESSING, ENDPOINT, REGION};
+use crate::credentials::Credentials;
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::HttpClient;
+use crate::source::object::{parse_endpoint, setting};
+use crate::source::{Context, Options};
+
+/// Where PEM certificates stand that the caller trusts besides the node's. The second name is a file's in KServe's
+/// environment: `pull` trusts that file by itself.
+const AUTHORITIES: &[&str] = &["cabundle.crt", "AWS_CA_BUNDLE"];
+
+pub(super) struct Settings {
+    pub(super) region: String,
+    /// Without a slash at the end; `None` for Amazon's own.
+    pub(super) endpoint: Option<String>,
+    pub(super) virtual_hosted: bool,
+    /// Whether Amazon's faster way is taken.
+    pub(super) accelerate: bool,
+    /// `None` for anonymous access.
+    pub(super) credential: Option<AwsCredential>,
+    pub(super) client: HttpClient,
+}
+
+impl Settings {
+    pub(super) fn read(options: &Options, credentials: &Credentials, context: &Context) -> Result<Self> {
+        let region = setting(options, credentials, REGION, &["AWS_REGION", "AWS_DEFAULT_REGION"]);
+        let endpoint = match setting(options, credentials, ENDPOINT, &["AWS_ENDPOINT_URL"]) {
+            Some(endpoint) => Some(endpoint),
+            None => host_and_scheme(credentials)?,
+        };
+        let endpoint = endpoint.map(|endpoint| parse_endpoint(&endpoint, "https://s3.example:9000")).transpose()?;
+        let over_tls = endpoint.as_deref().is_none_or(|endpoint| endpoint.starts_with("https://"));
+        if over_tls && flag(credentials, "S3_VERIFY_SSL")? == Some(false) {
+            return Err(invalid(
+                "S3_VERIFY_SSL turns off the check of the server's certificate, and anybody on the way could change the \
+                 model; put the certificate of the server's authority there as cabundle.crt, or have the operator give \
+                 it to the plugin with --ca-file",
+            ));
+        }
+        let virtual_hosted = match options.get(ADDRESSING.name).map(String::as_str) {
+            None => flag(credentials, "S3_USER_VIRTUAL_BUCKET")?.unwrap_or(endpoint.is_none()),
+            Some("virtual") => true,
+            Some("path") => false,
+            Some(other) => {
+                let text = format!("{} is {other:?}: write \"path\" or \"virtual\"", ADDRESSING.name);
+                return Err(Error::new(ErrorKind::InvalidArgument, text));
+            }
+        };
+        let accelerate = endpoint.is_none() && flag(credentials, "S3_USE_ACCELERATE")? == Some(true);
+        let credential = match flag(credentials, "awsAnonymousCredential")? {
+            Some(true) => None,
+            _ => static_credentials(credentials)?,
+        };
+        let region = region.unwrap_or_else(|| "us-east-1".into());
+        let client = client(credentials, context)?;
+        Ok(Self { region, endpoint, virtual_hosted, accelerate, credential, client })
+    }
+}
+
+/// KServe's pair of an endpoint without a scheme and whether to use TLS; a scheme of the endpoint's own comes first.
+fn host_and_scheme(credentials: &Credentials) -> Result<Option<String>> {
+    let Some(endpoint) = credentials.get(&["S3_ENDPOINT"]) else { return Ok(None) };
+    let endpoint = endpoint.expose();
+    if endpoint.contains("://") {
+        return Ok(Some(endpoint.clone()));
+    }
+    let scheme = if flag(credentials, "S3_USE_HTTPS")?.unwrap_or(true) { "https" } else { "http" };
+    Ok(Some(format!("{scheme}://{endpoint}")))
+}
+
+/// A yes or no, in all spellings that KServe takes.
+fn flag(credentials: &Credentials, key: &str) -> Result<Option<bool>> {
+    let Some(value) = credentials.get(&[key]) else { return Ok(None) };
+    match value.expose().to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" => Ok(Some(true)),
+        "0" | "false" | "no" => Ok(Some(false)),
+        _ => Err(invalid(&format!("{key} is neither \"true\" nor \"false\""))),
+    }
+}
+
+/// The shared client, or one that trusts the caller's authorities too.
+fn client(credentials: &Credentials, context: &Context) -> Result<HttpClient> {
+    for key in AUTHORITIES {
+        let Some(pem) = credentials.get(&[key]).filter(|pem| pem.expose().contains("-----BEGIN")) else { continue };
+        return context.http.trusting(pem.expose()).map_err(|problem| invalid(&format!("{key} {problem}")));
+    }
+    Ok(context.http.clone())
+}
+
+fn static_credentials(credentials: &Credentials) -> Result<Option<AwsCredential>> {
+    let key = credentials.get(&["AWS_ACCESS_KEY_ID", "awsAccessKeyID"]);
+    let secret = credentials.get(&["AWS_SECRET_ACCESS_KEY", "awsSecretAccessKey"]);
+    let token = credentials.get(&["AWS_SESSION_TOKEN", "awsSessionToken"]);
+    match (key, secret) {
+        (Some(key), Some(secret)) => Ok(Some(AwsCredential {
+            key_id: key.expose().clone(),
+            secret_key: secret.expose().clone(),
+            token: token.map(|token| token.expose().clone()),
+        })),
+        (None, None) => Ok(None),
+        (key, _) => {
+            let missing = if key.is_some() { "AWS_SECRET_ACCESS_KEY" } else { "AWS_ACCESS_KEY_ID" };
+            let text = format!("the Secret has only half of an S3 key pair: add {missing}");
+            Err(Error::new(ErrorKind::Unauthenticated, text))
+        }
+    }
+}
+
+fn invalid(problem: &str) -> Error {
+    Error::new(ErrorKind::InvalidArgument, format!("the Secret's key {problem}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+
+    fn read(options: &[(&str, &str)], secrets: &[(&str, &str)]) -> Result<Settings> {
+        let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Settings::read(&options, &secrets.iter().copied().collect(), &Context::new(Policy::default())?)
+    }
+
+    #[test]
+    fn kserves_names_are_understood() {
+        for (options, secrets, endpoint, virtual_hosted) in [
+            (&[][..], &[][..], None, true),
+            (&[], &[("S3_ENDPOINT", "minio:9000")], Some("https://minio:9000"), false),
+            (&[], &[("S3_ENDPOINT", "minio:9000"), ("S3_USE_HTTPS", "1")], Some("https://minio:9000"), false),
+            (&[], &[("S3_ENDPOINT", "minio:9000"), ("S3_USE_HTTPS", "0")], Some("http://minio:9000"), false),
+            (&[], &[("S3_ENDPOINT", "http://minio"), ("S3_USE_HTTPS", "1")], Some("http://minio"), false),
+            (&[], &[("S3_ENDPOINT", "a"), ("AWS_ENDPOINT_URL", "http://b")], Some("http://b"), false),
+            (&[("endpoint", "http://c")], &[("AWS_ENDPOINT_URL", "http://b")], Some("http://c"), false),
+            (&[], &[("S3_ENDPOINT", "a"), ("S3_USER_VIRTUAL_BUCKET", "True")], Some("https://a"), true),
+            (&[], &[("S3_USER_VIRTUAL_BUCKET", "false")], None, false),
+            (&[("addressingStyle", "virtual")], &[("S3_USER_VIRTUAL_BUCKET", "0")], None, true),
+        ] {
+            let settings = read(options, secrets).unwrap();
+            assert_eq!(
+                (settings.endpoint.as_deref(), settings.virtual_hosted),
+                (endpoint, virtual_hosted),
+                "{secrets:?}"
+            );
+        }
+        let settings = read(&[], &[("AWS_DEFAULT_REGION", "eu-west-1"), ("S3_USE_ACCELERATE", "yes")]).unwrap();
+        assert!(settings.region == "eu-west-1" && settings.accelerate);
+    }
+
+    #[test]
+    fn anonymous_is_anonymous_whatever_keys_there_are() {
+        let keys = [("awsAccessKeyID", "a"), ("awsSecretAccessKey", "b"), ("AWS_SESSION_TOKEN", "c")];
+        assert_eq!(read(&[], &keys).unwrap().credential.unwrap().token.as_deref(), Some("c"));
+        let forced = [&keys[..], &[("awsAnonymousCredential", "true")]].concat();
+        assert!(read(&[], &forced).unwrap().credential.is_none());
+        // Half a pair too: nothing of it is sent.
+        assert!(read(&[], &forced[1..]).unwrap().credential.is_none());
+    }
+
+    #[test]
+    fn certificates_are_always_checked() {
+        let unchecked = ("S3_VERIFY_SSL", "0");
+        for secrets in [&[unchecked][..], &[unchecked, ("S3_ENDPOINT", "minio")]] {
+            let error = read(&[], secrets).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.report().contains("cabundle.crt") && error.report().contains("--ca-file"), "{error}");
+        }
+        // Without TLS there is nothing to check: KServe's own examples have both.
+        read(&[], &[unchecked, ("S3_ENDPOINT", "http://minio")]).unwrap();
+        read(&[], &[("S3_VERIFY_SSL", "1")]).unwrap();
+    }
+
+    #[test]
+    fn what_can_not_be_understood_is_named_and_not_shown() {
+        for (key, value, hint) in [
+            ("S3_USE_ACCELERATE", "CANARY", "neither"),
+            ("awsAnonymousCredential", "CANARY", "neither"),
+            ("cabundle.crt", "-----BEGIN CANARY", "no certificate"),
+            ("AWS_CA_BUNDLE", "-----BEGIN CERTIFICATE-----\nCANARY!\n-----END CERTIFICATE-----\n", "PEM"),
+        ] {
+            let error = read(&[], &[(key, value)]).err().unwrap().report();
+            assert!(error.contains(key) && error.contains(hint) && !error.contains("CANARY"), "{error}");
+        }
+        // As in KServe's environment, where it is a file's name.
+        read(&[], &[("AWS_CA_BUNDLE", "/etc/ssl/ca.pem")]).unwrap();
+    }
+}
