@@ -344,6 +344,7 @@ group() {
 		python_tool huggingface-python "$HUGGINGFACE_HUB"
 		python_tool modelscope-python "$MODELSCOPE"
 		registries
+		python_tool kserve-storage "$KSERVE_STORAGE"
 		;;
 	bench)
 		need_rust

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::select::Selection;
-use crate::unpack::{Archives, Unpack};
+use crate::unpack::{Archives, Kind, Unpack};
 use crate::uri::ModelUri;
 
 mod digest;
@@ -113,11 +113,7 @@ impl Manifest {
             })?;
             let origin = origin(&store, &item);
             let Item { size, locator, validator, digest, unpack, .. } = item;
-            let unpack = match unpack {
-                Some(unpack) => Some(Unpack { selection: selection.clone(), ..unpack }),
-                None if exact => archives.unpack(&path),
-                None => None,
-            };
+            let unpack = unpack.map(|unpack| Unpack { selection: selection.clone(), ..unpack });
             entries.push(Entry { path, size, locator, validator, digest, origin, unpack, part: 0 });
             if entries.len() > MAX_ENTRIES {
                 return Err(too_many(uri.to_string()));
@@ -130,6 +126,12 @@ impl Manifest {
                     "allowPatterns and ignorePatterns leave none of the {listed} files of {uri}: check the patterns"
                 ),
             ));
+        }
+        // A model of one file may be an archive, wherever it lies; in a directory only if its name says so.
+        if let [only] = entries.as_mut_slice()
+            && only.unpack.is_none()
+        {
+            only.unpack = archives.unpack(&only.path).filter(|unpack| exact || unpack.kind == Kind::Archive);
         }
         Self::new(uri.to_string(), revision, entries)
     }

@@ -7,6 +7,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Entry, MAX_ENTRIES, Manifest, RelPath};
 use crate::unpack::{Kind, Member, Unpack, Unpacked, stack};
 
+type NumberedLayer<'a> = (u32, &'a Unpacked<Member>);
+
 /// The files of a model, by their paths.
 ///
 /// # Errors
@@ -14,7 +16,7 @@ use crate::unpack::{Kind, Member, Unpack, Unpacked, stack};
 pub(super) fn assemble(manifest: &Manifest, arrived: &[Arrived]) -> Result<BTreeMap<RelPath, Member>> {
     let mut tree = Tree { name: manifest.name(), files: BTreeMap::new() };
     // Layers, which lie over one another, by the model and the directory that they make.
-    let mut layers: BTreeMap<(usize, Option<&RelPath>), Vec<(u32, &Unpacked<Member>)>> = BTreeMap::new();
+    let mut layers: BTreeMap<(usize, Option<&RelPath>), Vec<NumberedLayer<'_>>> = BTreeMap::new();
     for Arrived { entry, arrival } in arrived {
         match (arrival, &entry.unpack) {
             (Arrival::File { digest, size }, _) => {

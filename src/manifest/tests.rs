@@ -100,6 +100,12 @@ fn what_is_unpacked_is_another_model() {
     let listing = || Listing { store: "h".into(), revision: None, items: vec![item("m.tar.gz")], exact: true };
     let id = |archives| Manifest::build(&uri, listing(), &Selection::default(), archives).unwrap().id();
     assert_ne!(id(Archives::Auto), id(Archives::Never));
+    let unpacked = |paths: &[&str]| {
+        let manifest = build(paths, &Selection::parse(None, Some("*.md")).unwrap()).unwrap();
+        manifest.entries()[0].unpack.is_some()
+    };
+    assert!(unpacked(&["sub/m.tar.gz"]) && unpacked(&["m.zip", "README.md"]), "one file is the model");
+    assert!(!unpacked(&["m.tar.gz", "n.tar.gz"]) && !unpacked(&["weights"]));
     let file = Listing { items: vec![item("m.bin")], ..listing() };
     let file = Manifest::build(&uri, file, &Selection::default(), Archives::Auto).unwrap();
     assert!(file.entries()[0].unpack.is_none());

@@ -1,6 +1,6 @@
 //! What a user is told when it does not work: the right kind, the name of the thing, what to do, and no secret.
 
-use modelmount::source::{Portion, Source};
+use modelmount::source::Portion;
 use modelmount::{Credentials, ErrorKind, Policy};
 use modelmount_test_support::registry::{Access, Kind, PASSWORD, USER, credentials};
 use modelmount_test_support::{Nginx, Proxy, Registry, RegistryKind, http};
