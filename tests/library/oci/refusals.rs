@@ -3,7 +3,7 @@
 use modelmount::source::Portion;
 use modelmount::{Credentials, ErrorKind, Policy};
 use modelmount_test_support::registry::{Access, Kind, PASSWORD, USER, credentials};
-use modelmount_test_support::{Nginx, Proxy, Registry, RegistryKind, http};
+use modelmount_test_support::{Nginx, Proxy, Registry, RegistryKind};
 use serde_json::json;
 
 use super::{OCTETS, TITLE, assert_says, at, found, refused, refused_under, with};
@@ -124,7 +124,6 @@ async fn servers_that_are_not_there_or_no_registries() {
     let error = refused(&at(&format!("{}/none:v1", nginx.address())), &none).await;
     assert_says(&error, ErrorKind::NotFound, &["/none:v1"]);
     assert!(nginx.requests().iter().all(|request| request.authorization.is_empty()));
-    let _ = http::USER;
 }
 
 #[tokio::test(flavor = "multi_thread")]
