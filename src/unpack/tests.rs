@@ -31,7 +31,7 @@ impl Receiver for Kept {
     }
 }
 
-type Files = std::collections::BTreeMap<String, Vec<u8>>;
+type Files = BTreeMap<String, Vec<u8>>;
 
 fn how(kind: Kind) -> Unpack {
     Unpack { kind, below: None, into: None, selection: Selection::default() }
