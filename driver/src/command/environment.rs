@@ -103,7 +103,7 @@ impl Environment {
         }
         let insecure = self.get("KSERVE_OCI_INSECURE_REGISTRY").map(str::to_ascii_lowercase);
         if uri.starts_with("oci://") && matches!(insecure.as_deref(), Some("1" | "true" | "yes")) {
-            attributes.insert("insecure".to_owned(), "true".to_owned());
+            attributes.insert("plainHttp".to_owned(), "true".to_owned());
         }
         attributes
     }
@@ -267,7 +267,7 @@ mod tests {
                 .unwrap();
         let attributes = environment.attributes("oci://registry/model");
         let pairs: Vec<_> = attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        assert_eq!(pairs, [("allowPatterns", r#"["*.json"]"#), ("insecure", "true")]);
+        assert_eq!(pairs, [("allowPatterns", r#"["*.json"]"#), ("plainHttp", "true")]);
         assert_eq!(environment.attributes("s3://b/m").len(), 1);
     }
 
