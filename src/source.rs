@@ -25,6 +25,8 @@ mod azure;
 mod file;
 #[cfg(feature = "gcs")]
 mod gcs;
+#[cfg(feature = "git")]
+mod git;
 #[cfg(feature = "hdfs")]
 mod hdfs;
 #[cfg(feature = "http")]
@@ -37,7 +39,14 @@ mod modelscope;
 mod object;
 #[cfg(feature = "oci")]
 mod oci;
-#[cfg(any(feature = "azure", feature = "http", feature = "huggingface", feature = "modelscope", feature = "oci"))]
+#[cfg(any(
+    feature = "azure",
+    feature = "git",
+    feature = "http",
+    feature = "huggingface",
+    feature = "modelscope",
+    feature = "oci"
+))]
 mod portion;
 #[cfg(any(feature = "huggingface", feature = "modelscope"))]
 mod repository;
@@ -194,6 +203,8 @@ pub fn registry() -> &'static [Registration] {
         // Before http: it claims some https URLs.
         #[cfg(feature = "azure")]
         azure::REGISTRATION,
+        #[cfg(feature = "git")]
+        git::REGISTRATION,
         #[cfg(feature = "http")]
         http::REGISTRATION,
         #[cfg(feature = "hdfs")]

@@ -6,6 +6,8 @@ mod azure;
 mod file;
 #[cfg(feature = "gcs")]
 mod gcs;
+#[cfg(feature = "git")]
+mod git;
 #[cfg(feature = "hdfs")]
 mod hdfs;
 #[cfg(feature = "http")]

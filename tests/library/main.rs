@@ -7,6 +7,7 @@
 //! | `azure` | blobs and files: identities, forms of URI, refusals |
 //! | `gcs` | tokens, refusals and checksums |
 //! | `s3` | keys, listings and refusals of three S3 servers |
+//! | `git` | git's own server, with SHA-1 and SHA-256, and Git LFS |
 //! | `hdfs` | WebHDFS, at a real Hadoop |
 //! | `oci` | what the usual tools push to two registries, tokens, mirrors, and registries that lie |
 //! | `transfer` | a model arrives whole, once, and resumable, whatever the network does |
@@ -29,6 +30,8 @@ mod cache;
 mod conformance;
 #[cfg(feature = "gcs")]
 mod gcs;
+#[cfg(feature = "git")]
+mod git;
 #[cfg(feature = "hdfs")]
 mod hdfs;
 #[cfg(feature = "huggingface")]

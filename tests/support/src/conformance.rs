@@ -67,6 +67,11 @@ pub trait Fixture: Send + Sync {
         false
     }
 
+    /// Whether a listing tells every file's size.
+    fn knows_sizes(&self) -> bool {
+        true
+    }
+
     /// Whether the store can hold [`crate::model::ODD_NAMES`].
     fn odd_names(&self) -> bool {
         true
