@@ -52,6 +52,7 @@ const MOST_TRUSTING: usize = 32;
 pub struct HttpClient {
     client: reqwest::Client,
     policy: Arc<Policy>,
+    #[cfg_attr(not(any(feature = "hdfs", feature = "s3")), allow(dead_code, reason = "for callers who bring others"))]
     authorities: CaCertificates,
     /// Clients that trust a caller's authorities too, by the digest of their PEM text.
     #[cfg(feature = "s3")]
