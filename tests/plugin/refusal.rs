@@ -43,7 +43,7 @@ async fn wrong_attributes_are_named() {
         (Volume::of("s3://models/../m"), "component"),
         (good().with("endpoit", "x"), "did you mean \"endpoint\"?"),
         (good().with("allowPattern", "*"), "did you mean \"allowPatterns\"?"),
-        (good().with("colour", "blue"), "s3:// knows modelUri"),
+        (good().with("colour", "blue"), "known here are modelUri"),
         (good().with("allowPatterns", "*.json,[abc"), "allowPatterns: \"[abc\" is not a valid pattern"),
         (good().with("ignorePatterns", "[\"a\", 3]"), "ignorePatterns"),
         (good().with("digest", "md5:abc"), "digest: a digest is written"),
