@@ -398,11 +398,9 @@ mod tests {
         let first = whole(3, &base);
         let back = first.len() as u8;
         let by_place = [header(6, delta.len()), vec![back], deflate(&delta)].concat();
-        let id: Vec<u8> = match id_of(Format::Sha1, Kind::Blob, &base).unwrap().to_string().as_bytes() {
-            hex => {
-                hex.chunks(2).map(|hex| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap()).collect()
-            }
-        };
+        let hex = id_of(Format::Sha1, Kind::Blob, &base).unwrap().to_string();
+        let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        let id: Vec<u8> = hex.as_bytes().chunks(2).map(pair).collect();
         let by_id = [header(7, delta.len()), id, deflate(&delta)].concat();
         for difference in [by_place, by_id] {
             let pack = pack(&[first.clone(), difference]);
@@ -417,7 +415,7 @@ mod tests {
     #[test]
     fn hostile_packs_are_errors() {
         let big = whole(3, &[0; 5000]);
-        assert_eq!(read(&pack(&[big.clone()]), 100, 5000).err().unwrap(), TOO_MUCH);
+        assert_eq!(read(&pack(std::slice::from_ref(&big)), 100, 5000).err().unwrap(), TOO_MUCH);
         assert!(read(&pack(&[big]), 100, 6000).is_ok());
         for object in [
             [header(3, 2), deflate(b"hello")].concat(),
