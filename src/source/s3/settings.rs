@@ -180,7 +180,7 @@ mod tests {
         for (key, value, hint) in [
             ("S3_USE_ACCELERATE", "CANARY", "neither"),
             ("awsAnonymousCredential", "CANARY", "neither"),
-            ("cabundle.crt", "CANARY", "no certificate"),
+            ("cabundle.crt", "-----BEGIN PRIVATE KEY-----\nCANARYAA\n-----END PRIVATE KEY-----\n", "no certificate"),
             ("AWS_CA_BUNDLE", "-----BEGIN CERTIFICATE-----\nCANARY!\n-----END CERTIFICATE-----\n", "PEM"),
         ] {
             let error = read(&[], &[(key, value)]).err().unwrap().report();
