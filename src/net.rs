@@ -29,12 +29,17 @@ mod ca;
 #[allow(dead_code, reason = "as above")]
 mod follow;
 
+#[cfg_attr(
+    not(all(feature = "git", feature = "oci", feature = "huggingface")),
+    allow(unused_imports, reason = "as above")
+)]
+pub(crate) use body::read_all;
 pub use ca::CaCertificates;
 #[cfg_attr(
     not(all(feature = "git", feature = "oci", feature = "huggingface")),
     allow(unused_imports, reason = "as above")
 )]
-pub(crate) use follow::{Arrival, Question, read_all};
+pub(crate) use follow::{Arrival, Question};
 
 /// A server that takes longer than this to accept a connection is unavailable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

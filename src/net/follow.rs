@@ -1,4 +1,4 @@
-//! Requests that may be redirected, and bodies that must be read into memory.
+//! Requests that may be redirected.
 //!
 //! Redirects are followed by hand: each hop's address is checked like any other, credentials stay with the origin that
 //! they were given for, and https never falls back to http.
@@ -8,7 +8,7 @@ use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, Request, Response, StatusCode};
 use url::Url;
 
-use super::{HttpClient, network_error, origin_text};
+use super::{HttpClient, origin_text};
 use crate::error::{Error, ErrorKind, Result};
 
 /// As browsers do it (Fetch standard: 20), less.
@@ -85,27 +85,6 @@ fn redirection(from: &Url, status: StatusCode, headers: &HeaderMap) -> Result<Op
         (_, "http" | "https") => Ok(Some(next)),
         (_, other) => Err(refused(&format!("to a {other}: URL"))),
     }
-}
-
-/// Reads a body of at most `limit` bytes.
-///
-/// # Errors
-/// [`ErrorKind::ResourceExhausted`] for a longer one; [`ErrorKind::Unavailable`] when the connection breaks.
-pub(crate) async fn read_all(mut answer: Response, limit: usize) -> Result<Bytes> {
-    let host = origin_text(answer.url());
-    let too_long =
-        || Error::new(ErrorKind::ResourceExhausted, format!("the answer of {host} is longer than {} MiB", limit >> 20));
-    if answer.content_length().is_some_and(|length| length > limit as u64) {
-        return Err(too_long());
-    }
-    let mut body = Vec::new();
-    while let Some(piece) = answer.chunk().await.map_err(|error| network_error(&host, error))? {
-        if piece.len() > limit - body.len() {
-            return Err(too_long());
-        }
-        body.extend_from_slice(&piece);
-    }
-    Ok(body.into())
 }
 
 #[cfg(test)]

@@ -170,3 +170,15 @@ pub(crate) fn walk(directory: &Path) -> Vec<(String, fs::Metadata)> {
     found.sort_by(|a, b| a.0.cmp(&b.0));
     found
 }
+
+/// The `parts` of a complete download, as the engine writes it.
+pub(crate) fn marks(content: &[u8]) -> Vec<u8> {
+    let mut marks = b"mmparts1".to_vec();
+    marks.extend((content.len() as u64).to_le_bytes());
+    marks.extend(PART.to_le_bytes());
+    for part in content.chunks(PART as usize) {
+        let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, part);
+        marks.extend((sum | 1 << 32).to_le_bytes());
+    }
+    marks
+}

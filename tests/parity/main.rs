@@ -12,10 +12,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use modelmount_test_support::model::Files;
+use modelmount_test_support::model::{self, Files};
 use modelmount_test_support::tools;
 use tempfile::TempDir;
 
@@ -98,29 +98,12 @@ impl Both {
         command.env("HOME", self.directory.path()).env("PATH", std::env::var_os("PATH").unwrap());
         let Output { status, stdout, stderr } = command.output().unwrap();
         if status.success() {
-            return Ok(read(&destination));
+            // Links are followed: KServe's are to what is on the machine already.
+            return Ok(model::read(&destination).unwrap());
         }
         assert_eq!(status.code(), Some(1), "{name}: {uri}");
         Err(format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)))
     }
-}
-
-/// All files below a directory, links followed: KServe links to what is on the machine already.
-fn read(directory: &Path) -> Files {
-    let mut files = Files::new();
-    let mut below = vec![directory.to_owned()];
-    while let Some(next) = below.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                below.push(path);
-            } else {
-                let name = path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
-                files.insert(name, fs::read(&path).unwrap());
-            }
-        }
-    }
-    files
 }
 
 fn names(files: &Files) -> Vec<&str> {

@@ -98,20 +98,7 @@ async fn kserves_arguments_and_environment_are_understood() {
 }
 
 pub(crate) fn read(directory: &Path) -> Files {
-    let mut files = Files::new();
-    let mut below = vec![directory.to_owned()];
-    while let Some(next) = below.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                below.push(path);
-            } else {
-                let name = path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
-                files.insert(name, fs::read(&path).unwrap());
-            }
-        }
-    }
-    files
+    model::read(directory).unwrap()
 }
 
 #[tokio::test]

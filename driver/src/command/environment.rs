@@ -5,6 +5,7 @@
 //! something else: names of files and directories, and the JSON of a storage secret.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -49,13 +50,18 @@ const S3_MEMBERS: &[(&str, &str)] = &[
 /// Largest file that stands for a credential, in bytes. Kubernetes' Secrets have at most 1 MiB.
 const LARGEST_FILE: u64 = 1 << 20;
 
-/// The environment's answers.
-#[derive(Debug)]
+/// The environment's answers, secrets among them.
 pub(super) struct Environment {
     /// The variables; those that a storage secret sets are replaced.
     variables: BTreeMap<String, String>,
     /// What files and storage secrets hold, by the name of the Secret's key.
     further: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment").finish_non_exhaustive()
+    }
 }
 
 impl Environment {

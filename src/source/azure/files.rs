@@ -19,7 +19,7 @@ use super::identity::Provider;
 use super::location::Location;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Entry, Item, Listing, MAX_ENTRIES};
-use crate::net::{HttpClient, body, origin_text};
+use crate::net::{HttpClient, read_all};
 use crate::source::object::{Failures, Key, declared, quoted};
 use crate::source::{ByteStream, Context, Portion, Source, portion};
 
@@ -224,8 +224,7 @@ impl Share {
         let path = join(&self.path, directory);
         let headers = [(HeaderName::from_static("x-ms-file-extended-info"), HeaderValue::from_static("true"))];
         let answer = self.ask(Method::GET, &path, &query, headers.into_iter().collect()).await?;
-        let host = origin_text(&self.url);
-        let body = body::read(&host, answer, LONGEST_PAGE).await.map_err(|error| error.within(&self.failures.uri))?;
+        let body = read_all(answer, LONGEST_PAGE).await.map_err(|error| error.within(&self.failures.uri))?;
         page::parse(&body).map_err(|problem| match problem {
             page::Problem::NoListing => self.failures.another_protocol(),
             page::Problem::Name(name) => Error::new(

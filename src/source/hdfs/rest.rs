@@ -1,5 +1,6 @@
 //! Questions to the active namenode, and reads from the datanodes that it names.
 
+use bytes::Bytes;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -12,7 +13,7 @@ use super::refusal::{self, Refusal};
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::MAX_ENTRIES;
-use crate::net::{HttpClient, body, origin_text};
+use crate::net::{HttpClient, body, origin_text, read_all};
 use crate::uri::ModelUri;
 
 /// Longest answer about names: a directory of 100,000 files, where the namenode does not send pages.
@@ -105,16 +106,16 @@ impl Rest {
         Err(self.error(ErrorKind::Unavailable, format!("is redirected more than {MAX_REDIRECTS} times")))
     }
 
-    async fn json(&self, path: &str, operation: &str, parameters: &[(&str, &str)]) -> Result<(String, Vec<u8>)> {
+    async fn json(&self, path: &str, operation: &str, parameters: &[(&str, &str)]) -> Result<(String, Bytes)> {
         self.json_of(self.ask(path, operation, parameters).await?).await
     }
 
-    async fn json_of(&self, answer: Response) -> Result<(String, Vec<u8>)> {
+    async fn json_of(&self, answer: Response) -> Result<(String, Bytes)> {
         let host = origin_text(answer.url());
         if !answer.status().is_success() {
             return Err(self.nonsense(&host, "it redirects a question to elsewhere; name the place that it leads to"));
         }
-        let json = body::read(&host, answer, MAX_ANSWER).await.map_err(|error| error.within(&self.uri))?;
+        let json = read_all(answer, MAX_ANSWER).await.map_err(|error| error.within(&self.uri))?;
         Ok((host, json))
     }
 

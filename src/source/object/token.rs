@@ -15,7 +15,7 @@ use url::form_urlencoded::Serializer;
 
 use crate::credentials::Secret;
 use crate::error::{Error, ErrorKind, Result};
-use crate::net::{HttpClient, body, origin_text};
+use crate::net::{HttpClient, origin_text, read_all};
 
 /// A token is replaced so long before its end that no request meets it expired.
 const MARGIN: Duration = Duration::from_secs(300);
@@ -107,7 +107,7 @@ impl Issuer for TokenEndpoint {
         *request.body_mut() = Some(self.form.expose().clone().into());
         let answer = self.client.execute(request).await?;
         let (host, status) = (origin_text(&self.url), answer.status());
-        let body = body::read(&host, answer, MOST).await?;
+        let body = read_all(answer, MOST).await?;
         if status.is_success() {
             return parse_token(&body).ok_or_else(|| {
                 Error::new(ErrorKind::Unavailable, format!("{host} gives no access token where one is expected"))

@@ -7,7 +7,7 @@ use modelmount_test_support::eventually;
 
 use super::*;
 use crate::memory::source;
-use crate::node::{SOON, assert_snapshot, limits};
+use crate::node::{SOON, assert_snapshot, limits, marks};
 
 /// A node that has an archive's files and has flushed them, and the state of its disk right after the archive arrived.
 struct Scene {
@@ -83,18 +83,6 @@ async fn tar_of(scene: &Scene) -> Vec<u8> {
     let plain = scene.memory.manifest().await;
     let snapshot = scene.node.cache().snapshot(plain.id()).unwrap();
     fs::read(snapshot.tree().join("m.tar")).unwrap()
-}
-
-/// The `parts` of a complete download, as the engine writes it.
-fn marks(content: &[u8]) -> Vec<u8> {
-    let mut marks = b"mmparts1".to_vec();
-    marks.extend((content.len() as u64).to_le_bytes());
-    marks.extend(PART.to_le_bytes());
-    for part in content.chunks(PART as usize) {
-        let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, part);
-        marks.extend((sum | 1 << 32).to_le_bytes());
-    }
-    marks
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use modelmount_test_support::Pattern;
 use modelmount_test_support::model::Files;
 
 use crate::memory::{Memory, source};
-use crate::node::{Node, PART, assert_snapshot, limits, walk};
+use crate::node::{Node, PART, assert_snapshot, limits, marks, walk};
 
 const LARGE: u64 = 6 * PART + 1;
 const SMALL: u64 = 100;
@@ -113,18 +113,6 @@ impl Scene {
         assert_eq!(walk(&self.node.root().join("partial")).len(), 0);
         read
     }
-}
-
-/// The `parts` of a complete download, as the engine writes it.
-fn marks(content: &[u8]) -> Vec<u8> {
-    let mut marks = b"mmparts1".to_vec();
-    marks.extend((content.len() as u64).to_le_bytes());
-    marks.extend(PART.to_le_bytes());
-    for part in content.chunks(PART as usize) {
-        let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, part);
-        marks.extend((sum | 1 << 32).to_le_bytes());
-    }
-    marks
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -152,6 +152,28 @@ pub fn write(files: &Files, directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// All files below a directory, by their paths; links are followed.
+///
+/// # Errors
+/// Those of the file system; [`io::ErrorKind::InvalidData`] for a name that is not UTF-8.
+pub fn read(directory: &Path) -> io::Result<Files> {
+    let mut files = Files::new();
+    let mut below = vec![directory.to_owned()];
+    while let Some(next) = below.pop() {
+        for entry in std::fs::read_dir(next)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                below.push(path);
+            } else {
+                let name = path.strip_prefix(directory).ok().and_then(Path::to_str);
+                let name = name.ok_or(io::ErrorKind::InvalidData)?.to_owned();
+                files.insert(name, std::fs::read(&path)?);
+            }
+        }
+    }
+    Ok(files)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
