@@ -1,9 +1,9 @@
 # Everything that one does with this repository. `make` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help build release demo test sanity fuzz bench footprint lint fmt chart generate image image-test image-same e2e audit tools clean
+.PHONY: help build release demo test test-features sanity fuzz bench footprint lint fmt chart generate image image-test image-same e2e audit tools clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Debug build
 	cargo build --workspace --locked
@@ -16,6 +16,10 @@ demo: ## A real model from a real S3 server becomes a read-only volume, step by 
 
 test: ## All tests, csi-sanity among them; ends with what was skipped
 	@scripts/test.sh
+
+test-features: ## The library's tests with each of its features alone
+	@scripts/tools.sh test
+	@scripts/features.sh
 
 sanity: build ## Only csi-sanity, against the binary of `make build`
 	@scripts/tools.sh test

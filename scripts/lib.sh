@@ -45,6 +45,9 @@ unchecked() {
 # The version in Cargo.toml.
 version() { sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml"; }
 
+# The library's features in Cargo.toml, `default` excepted.
+library_features() { sed -n '/^\[features\]/,/^\[/ { /^default /d; s/^\([a-z0-9_-]*\) = .*/\1/p }' "$ROOT/Cargo.toml"; }
+
 # Where `make image` puts the image.
 image_archive() { echo "${CARGO_TARGET_DIR:-$ROOT/target}/image/modelmount-$(version)-linux-amd64.oci.tar"; }
 

@@ -10,25 +10,12 @@ run() {
 	"$@"
 }
 
-# The library's features, `default` excepted.
-features() {
-	cargo metadata --locked --no-deps --format-version 1 | python3 -c '
-import json, sys
-for package in json.load(sys.stdin)["packages"]:
-    if package["name"] == "modelmount":
-        print(*sorted(set(package["features"]) - {"default"}))'
-}
-
 each_feature_alone() {
-	local feature list
-	run cargo check --locked --package modelmount --no-default-features
-	if ! have python3; then
-		unchecked "each feature alone" "needs python3"
-		return
-	fi
-	list=$(features)
-	for feature in $list; do
-		run cargo check --locked --package modelmount --no-default-features --features "$feature"
+	local feature features=('')
+	while read -r feature; do features+=("$feature"); done < <(library_features)
+	((${#features[@]} > 1)) || die "no features are found in Cargo.toml"
+	for feature in "${features[@]}"; do
+		run cargo clippy --locked --package modelmount --all-targets --no-default-features --features "$feature" -- -D warnings
 	done
 }
 

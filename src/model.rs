@@ -268,7 +268,8 @@ fn invalid(context: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidArgument, context)
 }
 
-#[cfg(test)]
+// With a source that any test may name.
+#[cfg(all(test, feature = "file"))]
 mod tests {
     use super::*;
 
@@ -304,6 +305,7 @@ mod tests {
         }
         assert!(request(&[("modelUri", "file:///m"), ("allowPatterns", "*.json")]).is_ok());
     }
+
     #[test]
     fn a_list_names_a_directory_for_each_model() {
         let list = r#"[{"uri":"file:///base"},{"uri":"file:///lora","path":"adapters/lora/"}]"#;

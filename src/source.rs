@@ -35,7 +35,7 @@ mod http;
 mod huggingface;
 #[cfg(feature = "modelscope")]
 mod modelscope;
-#[cfg(feature = "object")]
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 mod object;
 #[cfg(feature = "oci")]
 mod oci;
@@ -229,6 +229,7 @@ pub fn registration(uri: &ModelUri) -> Result<&'static Registration> {
 }
 
 /// Ends a stream in an error unless it has exactly `expected` bytes (any number, if `None`), and never yields more.
+#[cfg_attr(not(feature = "file"), allow(dead_code, reason = "a build with no source but `net` has no stream"))]
 fn exactly(bytes: ByteStream, expected: Option<u64>, name: String) -> ByteStream {
     let Some(expected) = expected else { return bytes };
     let wrong = move |seen: &str| {

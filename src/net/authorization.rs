@@ -1,5 +1,7 @@
 //! The header `Authorization`, and others that hold secrets.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
 
 /// A header's value that is kept out of logs; `None` if it has characters that no header can have.
@@ -11,7 +13,7 @@ pub(crate) fn secret_value(text: &str) -> Option<HeaderValue> {
 
 /// RFC 7617.
 pub(crate) fn basic(user: &str, password: &str) -> Option<HeaderValue> {
-    secret_value(&format!("Basic {}", base64(format!("{user}:{password}").as_bytes())))
+    secret_value(&format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))))
 }
 
 /// RFC 6750 section 2.1.
@@ -20,28 +22,82 @@ pub(crate) fn bearer(token: &str) -> Option<HeaderValue> {
     secret_value(&format!("Bearer {token}"))
 }
 
-/// Base64 of RFC 4648 section 4, for basic authentication.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let bits = group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
-        for i in 0..4 {
-            let digit = ALPHABET[(bits >> (18 - 6 * i)) as usize & 63];
-            text.push(if i <= group.len() { char::from(digit) } else { '=' });
+/// Headers that say what is asked and how it is sent, not who asks: none of a Secret's business. With another `Host`, or
+/// a condition, the same URL would stand for other content.
+#[cfg(any(feature = "http", feature = "hdfs"))]
+const RESERVED: &[&str] = &[
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "expect",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "proxy-connection",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// The headers that a Secret holds as a JSON object of strings.
+///
+/// # Errors
+/// What is wrong with it, in words that follow the name of the Secret's key and repeat nothing of its value.
+#[cfg(any(feature = "http", feature = "hdfs"))]
+pub(crate) fn headers_of_json(json: &str) -> Result<http::HeaderMap, &'static str> {
+    let pairs: std::collections::BTreeMap<String, String> =
+        serde_json::from_str(json).map_err(|_| "must be a JSON object of strings, such as {\"X-Token\": \"…\"}")?;
+    let mut headers = http::HeaderMap::new();
+    for (name, value) in pairs {
+        let name: http::HeaderName = name.parse().map_err(|_| "has a name that is no HTTP header's")?;
+        if RESERVED.contains(&name.as_str()) {
+            return Err("names a header that every request sets itself, such as Host or Range; leave it out");
         }
+        headers.insert(name, secret_value(&value).ok_or("has a value that can't be sent")?);
     }
-    text
+    Ok(headers)
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "http", feature = "hdfs")))]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
-    fn base64_pads() {
-        for (plain, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
-            assert_eq!(base64(plain.as_bytes()), encoded);
+    fn headers_say_who_asks_and_nothing_else() {
+        let headers = headers_of_json(r#"{"X-Token": "t", "authorization": "Bearer b", "Cookie": "c=1"}"#).unwrap();
+        assert_eq!(headers.len(), 3);
+        assert!(headers["x-token"] == "t" && headers.values().all(HeaderValue::is_sensitive));
+        for name in RESERVED {
+            let error = headers_of_json(&format!(r#"{{"{}": "CANARY"}}"#, name.to_ascii_uppercase())).unwrap_err();
+            assert!(error.contains("every request sets itself"), "{name}: {error}");
+        }
+        for (json, problem) in [
+            ("CANARY", "JSON object"),
+            (r#"["CANARY"]"#, "JSON object"),
+            (r#"{"a": 1}"#, "JSON object"),
+            (r#"{"a b": "CANARY"}"#, "no HTTP header's"),
+            (r#"{"": "CANARY"}"#, "no HTTP header's"),
+            (r#"{"a": "CANARY\n"}"#, "can't be sent"),
+        ] {
+            assert!(headers_of_json(json).unwrap_err().contains(problem), "{json}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_json_is_headers_or_an_error(pairs in proptest::collection::btree_map(".{0,8}", ".{0,8}", 0..4)) {
+            if let Ok(headers) = headers_of_json(&serde_json::to_string(&pairs).unwrap()) {
+                prop_assert!(headers.len() <= pairs.len() && !headers.contains_key("host"));
+            }
         }
     }
 }

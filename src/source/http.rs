@@ -207,17 +207,8 @@ fn headers(url: &Url, credentials: &Credentials) -> Result<HeaderMap> {
         return Ok(headers);
     }
     if let Some(json) = own.or_else(|| credentials.get(&["headers"])) {
-        let pairs: std::collections::BTreeMap<String, String> = serde_json::from_str(json.expose())
-            .map_err(|_| invalid("\"headers\" must be a JSON object of strings, such as {\"X-Token\": \"…\"}"))?;
-        for (name, text) in pairs {
-            let name: HeaderName =
-                name.parse().map_err(|_| invalid("\"headers\" has a name that is no HTTP header's"))?;
-            headers.insert(
-                name,
-                authorization::secret_value(&text)
-                    .ok_or_else(|| invalid("\"headers\" has a value that can't be sent"))?,
-            );
-        }
+        headers = authorization::headers_of_json(json.expose())
+            .map_err(|problem| invalid(&format!("\"headers\" {problem}")))?;
     }
     if of_another {
         return Ok(headers);

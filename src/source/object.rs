@@ -34,8 +34,10 @@ pub(super) use checksum::declared;
 pub(super) use connector::Connector;
 pub(super) use endpoint::parse_endpoint;
 pub(super) use failure::{Dialect, Failures, Meaning};
+#[cfg(feature = "gcs")]
+pub(super) use token::{Issuer, Token};
 #[cfg(any(feature = "gcs", feature = "azure"))]
-pub(super) use token::{Issuer, Token, TokenEndpoint, Tokens, token_url};
+pub(super) use token::{TokenEndpoint, Tokens, token_url};
 
 /// Questions about single objects that are asked of the server at the same time.
 const QUESTIONS: usize = 16;

@@ -1,8 +1,6 @@
 //! Which namenodes, which path, and who asks: read from the URI, the attributes, and a Secret with KServe's keys.
 
-use std::collections::BTreeMap;
-
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::AUTHORIZATION;
 use url::Url;
@@ -27,10 +25,6 @@ const ENCODED_PATH: AsciiSet = ENCODED.remove(b'/');
 
 /// The parameter that holds a delegation token.
 const TOKEN: &str = "delegation";
-
-/// Headers that say what is asked, not who asks.
-const RESERVED: &[&str] =
-    &["host", "range", "content-length", "transfer-encoding", "accept-encoding", "connection", "content-encoding"];
 
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -262,20 +256,11 @@ fn identity(credentials: &Credentials) -> Result<Vec<(&'static str, String)>, St
 }
 
 fn headers(credentials: &Credentials) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::new();
-    if let Some(json) = credentials.get(&["HEADERS"]) {
-        let pairs: BTreeMap<String, String> = serde_json::from_str(json.expose()).map_err(|_| {
-            "the Secret's HEADERS must be a JSON object of strings, such as {\"X-Token\": \"…\"}".to_owned()
-        })?;
-        for (name, value) in pairs {
-            let header: Option<HeaderName> = name.parse().ok();
-            let header = header.filter(|header| !RESERVED.contains(&header.as_str()));
-            let header = header.ok_or("the Secret's HEADERS has a name that can't be sent")?;
-            let value =
-                authorization::secret_value(&value).ok_or("the Secret's HEADERS has a value that can't be sent")?;
-            headers.insert(header, value);
-        }
-    }
+    let mut headers = match credentials.get(&["HEADERS"]) {
+        Some(json) => authorization::headers_of_json(json.expose())
+            .map_err(|problem| format!("the Secret's HEADERS {problem}"))?,
+        None => HeaderMap::new(),
+    };
     let user = credentials.get(&["username"]);
     let password = credentials.get(&["password"]);
     if let Some(user) = user {
@@ -353,7 +338,7 @@ mod tests {
             ("hdfs://nn/m", &[], &[("TLS_CERT", "CANARY")], "TLS_KEY"),
             ("hdfs://nn/m", &[], &[("KERBEROS_PRINCIPAL", "CANARY")], "hdfs fetchdt"),
             ("hdfs://nn/m", &[], &[("HEADERS", "CANARY")], "JSON object"),
-            ("hdfs://nn/m", &[], &[("HEADERS", r#"{"Host":"CANARY"}"#)], "name that can't be sent"),
+            ("hdfs://nn/m", &[], &[("HEADERS", r#"{"Host":"CANARY"}"#)], "leave it out"),
             ("hdfs://nn/m", &[], &[("HEADERS", r#"{"X":"CANARY\n"}"#)], "value that can't be sent"),
         ] {
             let error = read(uri, options, secrets).unwrap_err();

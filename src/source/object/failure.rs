@@ -38,7 +38,10 @@ pub(in crate::source) struct Dialect {
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "azure"), allow(dead_code, reason = "not every dialect has every meaning"))]
+#[cfg_attr(
+    not(all(feature = "s3", feature = "gcs", feature = "azure")),
+    allow(dead_code, reason = "not every dialect has every meaning")
+)]
 pub(in crate::source) enum Meaning {
     NoContainer,
     NoObject,
