@@ -143,7 +143,9 @@ pub(crate) fn shown_text(text: &str) -> String {
     // In `abfs://container@account/path` the container stands where others have a user; a password it never has.
     let names_container = ["abfs", "abfss", "az", "azure"].iter().any(|azure| scheme.eq_ignore_ascii_case(azure));
     let user = rest[..end].rfind('@').map_or(0, |at| at + 1);
-    let host = if names_container && !rest[..user].contains(':') { 0 } else { user };
+    // `oci://name:tag@sha256:…` is an image without a registry's name.
+    let names_image = scheme.eq_ignore_ascii_case("oci") && rest[user..end].starts_with("sha256:");
+    let host = if names_container && !rest[..user].contains(':') || names_image { 0 } else { user };
     let separator = if scheme.is_empty() { "" } else { "://" };
     let mut shown = format!("{scheme}{separator}{}", &rest[host..]);
     if shown.len() > 256 {
@@ -192,6 +194,14 @@ mod tests {
         assert_eq!(shown("ABFS://c@acct/m"), "ABFS://c@acct/m");
         assert_eq!(shown("abfs://c:hunter2@acct/m"), "abfs://acct/m");
         assert_eq!(shown("https://c@acct/m"), "https://acct/m");
+    }
+
+    #[test]
+    fn an_image_before_its_digest_is_no_user() {
+        let shown = |text: &str| ModelUri::parse(text).unwrap().to_string();
+        assert_eq!(shown("oci://model@sha256:00"), "oci://model@sha256:00");
+        assert_eq!(shown("oci://model:1.0@sha256:00"), "oci://model:1.0@sha256:00");
+        assert_eq!(shown("oci://user:hunter2@registry/m@sha256:00"), "oci://registry/m@sha256:00");
     }
 
     #[test]
