@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// A header's value that is kept out of logs; `None` if it has characters that no header can have.
 pub(crate) fn secret_value(text: &str) -> Option<HeaderValue> {
@@ -22,9 +22,7 @@ pub(crate) fn bearer(token: &str) -> Option<HeaderValue> {
     secret_value(&format!("Bearer {token}"))
 }
 
-/// Headers that say what is asked and how it is sent, not who asks: none of a Secret's business. With another `Host`, or
-/// a condition, the same URL would stand for other content.
-#[cfg(any(feature = "http", feature = "hdfs"))]
+/// What [`is_reserved`].
 const RESERVED: &[&str] = &[
     "accept-encoding",
     "connection",
@@ -46,18 +44,24 @@ const RESERVED: &[&str] = &[
     "upgrade",
 ];
 
+/// Whether a header says what is asked and how it is sent, not who asks: no business of a Secret, or of a server that
+/// says where to go on. With another `Host`, or a condition, the same URL would stand for other content.
+pub(crate) fn is_reserved(header: &HeaderName) -> bool {
+    RESERVED.contains(&header.as_str())
+}
+
 /// The headers that a Secret holds as a JSON object of strings.
 ///
 /// # Errors
 /// What is wrong with it, in words that follow the name of the Secret's key and repeat nothing of its value.
 #[cfg(any(feature = "http", feature = "hdfs"))]
-pub(crate) fn headers_of_json(json: &str) -> Result<http::HeaderMap, &'static str> {
+pub(crate) fn headers_of_json(json: &str) -> Result<HeaderMap, &'static str> {
     let pairs: std::collections::BTreeMap<String, String> =
         serde_json::from_str(json).map_err(|_| "must be a JSON object of strings, such as {\"X-Token\": \"…\"}")?;
-    let mut headers = http::HeaderMap::new();
+    let mut headers = HeaderMap::new();
     for (name, value) in pairs {
-        let name: http::HeaderName = name.parse().map_err(|_| "has a name that is no HTTP header's")?;
-        if RESERVED.contains(&name.as_str()) {
+        let name: HeaderName = name.parse().map_err(|_| "has a name that is no HTTP header's")?;
+        if is_reserved(&name) {
             return Err("names a header that every request sets itself, such as Host or Range; leave it out");
         }
         headers.insert(name, secret_value(&value).ok_or("has a value that can't be sent")?);

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::manifest::Digest;
+use crate::net::authorization;
 
 /// A pointer is smaller than this many bytes.
 pub(super) const MAX_POINTER: usize = 1024;
@@ -100,10 +101,6 @@ pub(super) fn question(pointer: &Pointer) -> String {
     .to_string()
 }
 
-/// Headers that say what is asked, or of whom: those are not the server's to choose.
-const RESERVED: &[&str] =
-    &["host", "range", "if-range", "content-length", "transfer-encoding", "accept-encoding", "connection", "te"];
-
 /// The answer to [`question`].
 pub(super) fn answer(json: &[u8], pointer: &Pointer) -> Result<Answer, String> {
     let unexpected = || "its answer is not what Git LFS says".to_owned();
@@ -122,7 +119,7 @@ pub(super) fn answer(json: &[u8], pointer: &Pointer) -> Result<Answer, String> {
     for (name, value) in action.header.unwrap_or_default() {
         let header: Option<HeaderName> = name.parse().ok();
         let (Some(header), Ok(mut value)) = (header, HeaderValue::from_str(&value)) else { return Err(unexpected()) };
-        if RESERVED.contains(&header.as_str()) {
+        if authorization::is_reserved(&header) {
             return Err(format!("it wants the header {header} to be sent"));
         }
         value.set_sensitive(true);

@@ -72,6 +72,9 @@ impl Hdfs {
         let superuser = format!("admin-{}", nonce());
         let mut command = Command::new(program);
         command.arg(directory.path()).env("HADOOP_USER_NAME", &superuser);
+        // Or its web servers would leave directories where all programs have theirs.
+        let temporary = format!("-XX:-UsePerfData -Djava.io.tmpdir={}", directory.path().display());
+        command.env("JDK_JAVA_OPTIONS", temporary);
         let process = Process::start(&command, &directory.path().join("log"));
         let ports = until("HDFS to start", READY_WITHIN, async || {
             assert!(process.is_running(), "HDFS ended instead of serving; its log:\n{}", process.log());
