@@ -185,8 +185,13 @@ impl Cache {
     }
 
     /// Makes a snapshot of blobs that are all here.
-    pub(crate) fn assemble(&self, manifest: &Manifest, files: Vec<StoredFile>) -> Result<Snapshot> {
-        let contents = snapshot::assemble(&self.layout, manifest, files)?;
+    pub(crate) fn assemble(
+        &self,
+        manifest: &Manifest,
+        files: Vec<StoredFile>,
+        archive: Option<Digest>,
+    ) -> Result<Snapshot> {
+        let contents = snapshot::assemble(&self.layout, manifest, files, archive)?;
         Ok(self.remember(manifest.id(), contents))
     }
 

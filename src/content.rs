@@ -25,9 +25,14 @@ pub fn content_digest<'a>(files: impl IntoIterator<Item = (&'a RelPath, Digest)>
     Digest::from_hasher(hasher)
 }
 
-/// Whether a model is what a user demands: its content digest, or for a model of one file that file's.
-pub(crate) fn satisfies(demanded: Digest, content: Digest, mut files: impl Iterator<Item = Digest>) -> bool {
-    content == demanded || (files.next() == Some(demanded) && files.next().is_none())
+/// [`Content::has_digest`].
+pub(crate) fn satisfies(
+    demanded: Digest,
+    content: Digest,
+    archive: Option<Digest>,
+    mut files: impl Iterator<Item = Digest>,
+) -> bool {
+    content == demanded || archive == Some(demanded) || (files.next() == Some(demanded) && files.next().is_none())
 }
 
 /// The content of a directory.
@@ -37,13 +42,15 @@ pub struct Content {
     pub digest: Digest,
     /// Path, digest and size in bytes of each file, sorted by path.
     pub files: Vec<(RelPath, Digest, u64)>,
+    /// Digest of the one archive that all of it was in, where that is known.
+    pub archive: Option<Digest>,
 }
 
 impl Content {
     /// The content that these files make.
     pub(crate) fn new(mut files: Vec<(RelPath, Digest, u64)>) -> Self {
         files.sort_unstable();
-        Self { digest: content_digest(files.iter().map(|(path, digest, _)| (path, *digest))), files }
+        Self { digest: content_digest(files.iter().map(|(path, digest, _)| (path, *digest))), files, archive: None }
     }
 
     /// Reads and hashes every file below `directory`, in constant memory.
@@ -80,9 +87,9 @@ impl Content {
         self.files.iter().map(|(_, _, size)| size).sum()
     }
 
-    /// Whether the model is what a user demands: its content digest, or for a model of one file that file's.
+    /// Whether the model is what a user demands: its content digest, or that of the one file or archive that it came in.
     pub fn has_digest(&self, demanded: Digest) -> bool {
-        satisfies(demanded, self.digest, self.files.iter().map(|(_, digest, _)| *digest))
+        satisfies(demanded, self.digest, self.archive, self.files.iter().map(|(_, digest, _)| *digest))
     }
 }
 

@@ -48,6 +48,9 @@ pub(super) struct Contents {
     uri: String,
     revision: Option<String>,
     digest: Digest,
+    /// Digest of the one archive that all of it was in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    archive: Option<Digest>,
     bytes: u64,
     /// Seconds since 1970.
     created: u64,
@@ -95,9 +98,14 @@ impl Snapshot {
         self.contents.digest
     }
 
-    /// Whether the model is what a user demands: its content digest, or for a model of one file that file's.
+    /// Whether the model is what a user demands: see [`Content::has_digest`](crate::Content::has_digest).
     pub fn has_digest(&self, demanded: Digest) -> bool {
-        satisfies(demanded, self.contents.digest, self.contents.files.iter().map(|file| file.digest))
+        satisfies(
+            demanded,
+            self.contents.digest,
+            self.contents.archive,
+            self.contents.files.iter().map(|file| file.digest),
+        )
     }
 
     /// Bytes of all files.
@@ -133,7 +141,12 @@ pub struct Summary {
 }
 
 /// Lays blobs out as a model, in one step. A snapshot that is there already wins: it has the same content.
-pub(super) fn assemble(layout: &Layout, manifest: &Manifest, mut files: Vec<StoredFile>) -> Result<Contents> {
+pub(super) fn assemble(
+    layout: &Layout,
+    manifest: &Manifest,
+    mut files: Vec<StoredFile>,
+    archive: Option<Digest>,
+) -> Result<Contents> {
     files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     let entries = manifest.entries();
     let part = |entry: &Entry| {
@@ -146,6 +159,7 @@ pub(super) fn assemble(layout: &Layout, manifest: &Manifest, mut files: Vec<Stor
         uri: manifest.name().to_owned(),
         revision: manifest.revision().map(str::to_owned),
         digest: content_digest(files.iter().map(|file| (&file.path, file.digest))),
+        archive,
         bytes: files.iter().map(|file| file.size).sum(),
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()),
         files,

@@ -79,7 +79,8 @@ async fn finish<S: Sink>(
     // Many members are many files.
     blocking(move || {
         let arrival = match unpacked {
-            Some(members) => {
+            Some(mut members) => {
+                members.whole = Some(digest);
                 sink.commit_members(&entry, key, &members)?;
                 Arrival::Members(members)
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::job::{Arrival, Arrived};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Entry, MAX_ENTRIES, Manifest, RelPath};
+use crate::manifest::{Digest, Entry, MAX_ENTRIES, Manifest, RelPath};
 use crate::unpack::{Kind, Member, Unpack, Unpacked, stack};
 
 type NumberedLayer<'a> = (u32, &'a Unpacked<Member>);
@@ -40,6 +40,14 @@ pub(super) fn assemble(manifest: &Manifest, arrived: &[Arrived]) -> Result<BTree
         tree.put_all(into, stack(layers.into_iter().map(|(_, members)| members)))?;
     }
     tree.finish()
+}
+
+/// The digest of the one archive that makes the whole model.
+pub(super) fn archive(arrived: &[Arrived]) -> Option<Digest> {
+    match arrived {
+        [Arrived { arrival: Arrival::Members(members), .. }] => members.whole,
+        _ => None,
+    }
 }
 
 struct Tree<'a> {

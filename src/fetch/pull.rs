@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::assembly::assemble;
+use super::assembly::{archive, assemble};
 use super::file::blocking;
 use super::job::{self, Arrival, Claim, Guard, Have, Job, Sink};
 use super::pace::Pace;
@@ -53,7 +53,8 @@ pub async fn pull(
     let entries = manifest.entries().iter().map(|entry| Arc::new(own(entry))).collect();
     let arrived = job::run(job, Arc::clone(&sink), entries).await?;
     let files = assemble(manifest, &arrived)?;
-    let content = Content::new(files.iter().map(|(path, member)| (path.clone(), member.digest, member.size)).collect());
+    let listed = files.iter().map(|(path, member)| (path.clone(), member.digest, member.size)).collect();
+    let content = Content { archive: archive(&arrived), ..Content::new(listed) };
     blocking(move || {
         sink.place_members(&files)?;
         partial::discard(&sink.work);

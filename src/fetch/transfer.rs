@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::assembly::assemble;
+use super::assembly::{archive, assemble};
 use super::job::{self, Arrival, Claim, Have, Job, Sink};
 use super::pace::Pace;
 use super::progress::Totals;
@@ -124,7 +124,7 @@ async fn fetch(cache: Arc<Cache>, files: Arc<FileLocks>, job: Arc<Job>, manifest
     let arrived = job::run(job, sink, entries).await?;
     let files = assemble(&manifest, &arrived)?;
     let stored = |(path, Member { digest, size, origin })| StoredFile { path, size, digest, origin };
-    cache.assemble(&manifest, files.into_iter().map(stored).collect())
+    cache.assemble(&manifest, files.into_iter().map(stored).collect(), archive(&arrived))
 }
 
 /// What is in the cache of a file, or of what it is to be unpacked to.

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 /// A header's value that is kept out of logs; `None` if it has characters that no header can have.
 pub(crate) fn secret_value(text: &str) -> Option<HeaderValue> {
@@ -55,10 +55,10 @@ pub(crate) fn is_reserved(header: &HeaderName) -> bool {
 /// # Errors
 /// What is wrong with it, in words that follow the name of the Secret's key and repeat nothing of its value.
 #[cfg(any(feature = "http", feature = "hdfs"))]
-pub(crate) fn headers_of_json(json: &str) -> Result<HeaderMap, &'static str> {
+pub(crate) fn headers_of_json(json: &str) -> Result<http::HeaderMap, &'static str> {
     let pairs: std::collections::BTreeMap<String, String> =
         serde_json::from_str(json).map_err(|_| "must be a JSON object of strings, such as {\"X-Token\": \"…\"}")?;
-    let mut headers = HeaderMap::new();
+    let mut headers = http::HeaderMap::new();
     for (name, value) in pairs {
         let name: HeaderName = name.parse().map_err(|_| "has a name that is no HTTP header's")?;
         if is_reserved(&name) {

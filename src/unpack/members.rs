@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::input::Meter;
 use super::{Kind, Receiver, Unpack};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{MAX_ENTRIES, RelPath};
+use crate::manifest::{Digest, MAX_ENTRIES, RelPath};
 
 /// Most bytes of all names together. A bound on memory.
 const MAX_NAMES: usize = 64 << 20;
@@ -50,18 +50,21 @@ pub(crate) struct Unpacked<F> {
     pub(crate) directories: BTreeSet<RelPath>,
     /// What a layer removes from lower ones, with everything below it; `None` is all.
     pub(crate) removed: BTreeSet<Option<RelPath>>,
+    /// Digest of the archive or layer itself, once it was verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) whole: Option<Digest>,
 }
 
 impl<F> Unpacked<F> {
     fn new() -> Self {
-        Self { files: BTreeMap::new(), directories: BTreeSet::new(), removed: BTreeSet::new() }
+        Self { files: BTreeMap::new(), directories: BTreeSet::new(), removed: BTreeSet::new(), whole: None }
     }
 
     /// The same, with something else for each file.
     pub(crate) fn map<G>(self, mut with: impl FnMut(F) -> G) -> Unpacked<G> {
-        let Self { files, directories, removed } = self;
+        let Self { files, directories, removed, whole } = self;
         let files = files.into_iter().map(|(path, file)| (path, with(file))).collect();
-        Unpacked { files, directories, removed }
+        Unpacked { files, directories, removed, whole }
     }
 }
 

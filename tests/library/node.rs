@@ -1,6 +1,7 @@
 //! What the tests share: a node with a cache, and what it resolves.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -152,18 +153,25 @@ pub(crate) fn assert_tree(tree: &Path, files: &Files, mode: u32) {
     }
 }
 
-/// All that is below a directory but directories, sorted by path.
+/// All that is below a directory but directories, sorted by path. What a thread that was given up still removes is there or
+/// not.
 pub(crate) fn walk(directory: &Path) -> Vec<(String, fs::Metadata)> {
+    let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     let (mut found, mut pending) = (Vec::new(), vec![directory.to_owned()]);
     while let Some(next) = pending.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let entry = entry.unwrap();
-            let metadata = entry.path().symlink_metadata().unwrap();
-            if metadata.is_dir() {
-                pending.push(entry.path());
-            } else {
-                let path = entry.path().strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
-                found.push((path, metadata));
+        let entries = match fs::read_dir(&next) {
+            Err(error) if is_gone(&error) && next != directory => continue,
+            entries => entries.unwrap(),
+        };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            match path.symlink_metadata() {
+                Err(error) if is_gone(&error) => {}
+                metadata if metadata.as_ref().unwrap().is_dir() => pending.push(path),
+                metadata => {
+                    let path = path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
+                    found.push((path, metadata.unwrap()));
+                }
             }
         }
     }

@@ -61,17 +61,22 @@ async fn a_tar_is_unpacked_while_it_arrives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_unpacked_is_not_fetched_again() {
-    let (files, memory) = (files(), memory("m.tar", &tar(&files()).unwrap()));
+    let (files, bytes) = (files(), tar(&files()).unwrap());
+    let (memory, whole) = (memory("m.tar", &bytes), Digest::of(&bytes));
     let mut node = Node::new(limits(3));
     let manifest = memory.manifest_unpacking(|_| Some(archive())).await;
     node.fetch(&source(&memory), &manifest).await.unwrap();
     let read = memory.bytes_read();
     for _ in 0..2 {
         node.restart().await;
-        assert_snapshot(&node.cache().snapshot(manifest.id()).unwrap(), &files);
+        let snapshot = node.cache().snapshot(manifest.id()).unwrap();
+        assert_snapshot(&snapshot, &files);
+        assert!(snapshot.has_digest(whole) && !snapshot.has_digest(Digest::of("x")));
         forget_snapshots(&node.root());
         node.restart().await;
-        assert_snapshot(&node.fetch(&source(&memory), &manifest).await.unwrap(), &files);
+        let snapshot = node.fetch(&source(&memory), &manifest).await.unwrap();
+        assert_snapshot(&snapshot, &files);
+        assert!(snapshot.has_digest(whole));
         node.flushed().await;
     }
     // Another volume has it somewhere else.
@@ -145,7 +150,9 @@ async fn files_and_archives_make_one_model() {
     let mut expected: Files = files().into_iter().map(|(path, bytes)| (format!("in/side/{path}"), bytes)).collect();
     expected.insert("notes".into(), b"plain".to_vec());
     let node = Node::new(limits(3));
-    assert_snapshot(&node.fetch(&source(&memory), &manifest).await.unwrap(), &expected);
+    let snapshot = node.fetch(&source(&memory), &manifest).await.unwrap();
+    assert_snapshot(&snapshot, &expected);
+    assert!(!snapshot.has_digest(Digest::of(&all["inner.tar"])), "it is not all of the model");
 
     let manifest = memory.manifest_unpacking(|path| if path == "notes" { None } else { into("notes") }).await;
     let error = node.fetch(&source(&memory), &manifest).await.unwrap_err();

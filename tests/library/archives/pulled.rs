@@ -1,7 +1,7 @@
 //! `fetch::pull` unpacks into the destination, as KServe does.
 
 use modelmount::fetch::pull;
-use modelmount::{Error, Manifest};
+use modelmount::{Content, Digest, Error, Manifest};
 use modelmount_test_support::eventually;
 use tempfile::TempDir;
 
@@ -11,21 +11,23 @@ use crate::node::{SOON, assert_tree, limits};
 
 const WORK: &str = ".modelmount-pull";
 
-async fn run(memory: &Arc<Memory>, manifest: &Manifest, destination: &TempDir) -> Result<(), Error> {
+async fn run(memory: &Arc<Memory>, manifest: &Manifest, destination: &TempDir) -> Result<Content, Error> {
     let pulled = pull(manifest, source(memory), destination.path(), limits(3), Arc::default()).await?;
-    assert_eq!(pulled.digest, modelmount::Content::read(destination.path()).unwrap().digest);
-    Ok(())
+    assert_eq!(pulled.digest, Content::read(destination.path()).unwrap().digest);
+    Ok(pulled)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_format() {
     let files = files();
     for (name, how) in FORMATS {
-        let memory = memory(name, &pack(&files, how).unwrap());
+        let bytes = pack(&files, how).unwrap();
+        let memory = memory(name, &bytes);
         let manifest = memory.manifest_unpacking(|_| Some(archive())).await;
         let destination = tempfile::tempdir().unwrap();
         for _ in 0..2 {
-            run(&memory, &manifest, &destination).await.unwrap();
+            let pulled = run(&memory, &manifest, &destination).await.unwrap();
+            assert!(pulled.has_digest(Digest::of(&bytes)) && !pulled.has_digest(Digest::of("x")));
             assert_tree(destination.path(), &files, 0o644);
             assert!(!destination.path().join(WORK).exists());
         }
