@@ -12,8 +12,6 @@ if (($#)); then features=("$@"); else
 	while read -r feature; do features+=("$feature"); done < <(library_features)
 	((${#features[@]} > 1)) || die "no features are found in Cargo.toml"
 fi
-# Every feature compiles library and test support anew: that must not take longer than the tests.
-export CARGO_PROFILE_DEV_OPT_LEVEL=0
 make_work features
 trap clean_up EXIT
 failed=()
