@@ -13,6 +13,7 @@
 //! tree       the files of a commit, links resolved                 pure
 //! lfs        pointers, and where their objects are                 pure
 //! remote     requests
+//! reading    their answers that are read while they arrive
 //! ```
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ mod message;
 mod object;
 mod pack;
 mod packet;
+mod reading;
 mod remote;
 mod tree;
 

@@ -3,9 +3,8 @@
 //! Credentials go to the origin that the URI names, and to no other. As in git, the first question may be redirected;
 //! the others follow it and are not.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
-use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::HeaderMap;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -14,12 +13,13 @@ use url::Url;
 
 use super::lfs::{self, Answer, Download, Pointer};
 use super::message::{self, Abilities};
-use super::object::{Hasher, Id, Kind};
-use super::pack::{Body, Event, Objects, Parser, TOO_MUCH};
-use super::packet::{self, Packet, Packets};
+use super::object::Id;
+use super::pack::{Objects, Parser, TOO_MUCH};
+use super::packet::{self, Packet};
+use super::reading::{Pack, Reading};
 use crate::credentials::Secret;
 use crate::error::{Error, ErrorKind, Result};
-use crate::net::{Arrival, HttpClient, Question, network_error, origin_text, read_all};
+use crate::net::{Arrival, HttpClient, Question, origin_text, read_all};
 use crate::source::{ByteStream, Portion, portion};
 use crate::uri::ModelUri;
 
@@ -30,8 +30,6 @@ const VERSION_2: HeaderValue = HeaderValue::from_static("version=2");
 const MAX_ANSWER: usize = 16 << 20;
 /// Most that a commit's trees and small files may take, inflated.
 const MAX_COMMIT: u64 = 64 << 20;
-/// Bytes that are inflated at once, to a thousand times as many at most.
-const AT_ONCE: usize = 1 << 10;
 const LFS_JSON: &str = "application/vnd.git-lfs+json";
 
 /// A repository at a server.
@@ -129,16 +127,7 @@ impl Remote {
     /// The bytes of a blob. The last of them come when all were found to have the id.
     pub(super) async fn blob(&self, repository: &Repository, id: &Id) -> Result<ByteStream> {
         let pack = self.pack(repository, message::fetch_blob(id)).await?;
-        let reading = Reading {
-            remote: self.clone(),
-            pack,
-            parser: Parser::new(id.format()),
-            rest: Bytes::new(),
-            id: id.clone(),
-            hasher: None,
-            ready: VecDeque::new(),
-            complete: false,
-        };
+        let reading = Reading::new(self.clone(), pack, id.clone());
         Ok(stream::try_unfold(reading, Reading::next).boxed())
     }
 
@@ -199,9 +188,7 @@ impl Remote {
     }
 
     async fn pack(&self, repository: &Repository, message: String) -> Result<Pack> {
-        let answer = self.post(repository, message).await?;
-        let host = origin_text(answer.url());
-        Ok(Pack { answer, host, packets: Packets::default(), begun: false, ended: false })
+        Ok(Pack::new(self.post(repository, message).await?))
     }
 
     async fn post(&self, repository: &Repository, message: String) -> Result<Response> {
@@ -294,112 +281,6 @@ impl Remote {
         Error::new(kind, format!("{} {problem}", self.uri))
     }
 }
-
-/// A pack as it arrives, out of the packets that it comes in.
-struct Pack {
-    answer: Response,
-    host: String,
-    packets: Packets,
-    begun: bool,
-    ended: bool,
-}
-
-impl Pack {
-    async fn next(&mut self, uri: &ModelUri) -> Result<Option<Bytes>> {
-        let wrong = |host: &str, problem: String| {
-            let kind = if problem.contains("not our ref") { ErrorKind::NotFound } else { ErrorKind::Unavailable };
-            Error::new(kind, format!("{uri} can't be fetched from {host}: {problem}"))
-        };
-        while !self.ended {
-            let next = self.packets.next().map_err(|problem| wrong(&self.host, problem))?;
-            match next {
-                Some(Packet::Data(data)) if self.begun => match data.split_first() {
-                    Some((1, _)) => return Ok(Some(data.slice(1..))),
-                    Some((2, _)) => {}
-                    Some((3, words)) => return Err(wrong(&self.host, message::refusal(&packet::text(words)))),
-                    _ => return Err(wrong(&self.host, "its answer is not git's protocol".to_owned())),
-                },
-                Some(Packet::Data(data)) => match packet::text(&data) {
-                    text if text == "packfile" => self.begun = true,
-                    text => {
-                        if let Some(words) = text.strip_prefix("ERR ") {
-                            return Err(wrong(&self.host, message::refusal(words)));
-                        }
-                    }
-                },
-                Some(Packet::Flush) => self.ended = true,
-                Some(_) => {}
-                None => match self.answer.chunk().await {
-                    Ok(Some(chunk)) => self.packets.push(&chunk),
-                    Ok(None) => return Err(wrong(&self.host, "its answer breaks off".to_owned())),
-                    Err(error) => return Err(network_error(&self.host, error).within(uri)),
-                },
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// A blob on its way.
-struct Reading {
-    remote: Remote,
-    pack: Pack,
-    parser: Parser,
-    /// Of the last piece of the pack, what is not inflated yet.
-    rest: Bytes,
-    id: Id,
-    hasher: Option<Hasher>,
-    /// What has arrived. The last piece is held back until all is verified.
-    ready: VecDeque<Bytes>,
-    complete: bool,
-}
-
-impl Reading {
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>> {
-        while !self.complete && self.ready.len() < 2 {
-            if self.rest.is_empty() {
-                let Some(piece) = self.pack.next(&self.remote.uri).await? else {
-                    return Err(self.remote.nonsense(&self.pack.host, "its pack breaks off"));
-                };
-                self.rest = piece;
-            }
-            let piece = self.rest.split_to(self.rest.len().min(AT_ONCE));
-            self.take(&piece)?;
-        }
-        Ok(self.ready.pop_front().map(|bytes| (bytes, self)))
-    }
-
-    fn take(&mut self, piece: &[u8]) -> Result<()> {
-        let Self { parser, id, hasher, ready, complete, .. } = self;
-        let result = parser.push(piece, &mut |event| {
-            match event {
-                Event::Begin { body: Body::Whole(Kind::Blob), size, .. } if hasher.is_none() && !*complete => {
-                    *hasher = Some(Hasher::new(id.format(), Kind::Blob, size));
-                }
-                Event::Begin { .. } => return Err("it sent something else than the file that was asked for".to_owned()),
-                Event::Bytes(bytes) => {
-                    if let Some(hasher) = hasher {
-                        hasher.update(bytes);
-                    }
-                    ready.push_back(Bytes::copy_from_slice(bytes));
-                }
-                Event::End => {
-                    if hasher.take().and_then(Hasher::finish).as_ref() != Some(id) {
-                        return Err(MISMATCH.to_owned());
-                    }
-                    *complete = true;
-                }
-            }
-            Ok(())
-        });
-        result.map_err(|problem| match problem.as_str() {
-            MISMATCH => self.remote.error(ErrorKind::Corrupt, format!("{MISMATCH}: {}", self.id)),
-            _ => self.remote.nonsense(&self.pack.host, &problem),
-        })
-    }
-}
-
-const MISMATCH: &str = "has a file whose bytes are not those of its object id";
 
 fn extended(url: &Url, suffix: &str) -> Url {
     let mut url = url.clone();
