@@ -169,10 +169,11 @@ pub(super) fn parse_tree(mut bytes: &[u8], format: Format) -> Result<Vec<TreeEnt
             mode if mode.starts_with(b"100") => Mode::File,
             _ => return Err(broken()),
         };
-        let name = std::str::from_utf8(&bytes[space + 1..nul])
-            .map_err(|_| format!("the name {:?} is not UTF-8", String::from_utf8_lossy(&bytes[space + 1..nul])))?;
+        let name = &bytes[space + 1..nul];
+        let shown = || String::from_utf8_lossy(name).chars().take(120).collect::<String>();
+        let name = std::str::from_utf8(name).map_err(|_| format!("the name {:?} is not UTF-8", shown()))?;
         if matches!(name, "" | "." | "..") || name.contains('/') {
-            return Err(format!("the name {name:?} can't be a file's"));
+            return Err(format!("the name {:?} can't be a file's", shown()));
         }
         entries.push(TreeEntry { name: name.to_owned(), mode, id: Id::from_bytes(id) });
         bytes = &bytes[end..];
@@ -224,6 +225,8 @@ mod tests {
         for (mode, name) in [("100644", ".."), ("100644", "a/b"), ("100644", ""), ("40000", "."), ("20000", "a")] {
             assert!(parse_tree(&tree(mode, name), Format::Sha1).is_err(), "{mode} {name:?}");
         }
+        let long = parse_tree(&tree("100644", &"/".repeat(10_000)), Format::Sha1).unwrap_err();
+        assert!(long.len() < 200, "{long}");
         assert!(parse_tree(&tree("100644", "a")[..20], Format::Sha1).is_err());
     }
 

@@ -71,7 +71,11 @@ pub(super) fn explain(status: u16, negotiate: bool, body: &[u8], anonymous: bool
             Final(ErrorKind::InvalidArgument, format!("can't make sense of the request; check the path: {words}"))
         }
         _ if status == 401 => unauthenticated(negotiate, anonymous, &words),
-        _ => Final(ErrorKind::Unavailable, format!("can't serve it now: {exception}: {words}")),
+        other => {
+            // A Java class: what else stands there is nobody's name.
+            let name: String = other.chars().filter(char::is_ascii_alphanumeric).take(60).collect();
+            Final(ErrorKind::Unavailable, format!("can't serve it now: {name}: {words}"))
+        }
     }
 }
 
@@ -161,7 +165,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn words_are_short_and_on_one_line(status in 100u16..600, message in "(?s).{0,900}", exception in "[A-Za-z]{0,20}") {
+        fn words_are_short_and_on_one_line(status in 100u16..600, message in "(?s).{0,900}", exception in "[A-Za-z\u{1b}\u{85} ]{0,200}") {
             match explain(status, false, &json(&exception, &message), false) {
                 Refusal::Final(_, text) | Refusal::Elsewhere(text) => {
                     prop_assert!(!text.chars().any(char::is_control) && text.chars().count() < MAX_WORDS + 200);

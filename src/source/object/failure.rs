@@ -77,7 +77,7 @@ impl Failures {
             };
         }
         let text = error.to_string();
-        let code = between(&text, "<Code>", "</Code>").unwrap_or_default();
+        let code = between(&text, "<Code>", "</Code>").filter(|code| is_code(code)).unwrap_or_default();
         let status = between(&text, "status code: ", " ").unwrap_or_default();
         match self.meaning(Some(&error), status, code, &text) {
             Meaning::NoAnswer => {
@@ -91,7 +91,7 @@ impl Failures {
     /// What an answer means that is no success.
     #[cfg(feature = "azure")]
     pub(in crate::source) fn answered(&self, status: http::StatusCode, code: &str) -> Error {
-        let status = status.as_str();
+        let (status, code) = (status.as_str(), Some(code).filter(|code| is_code(code)).unwrap_or_default());
         self.tell(self.meaning(None, status, code, ""), status, code)
     }
 
@@ -209,13 +209,19 @@ impl Failures {
 const SENSELESS: &[&str] = &["ETag Header missing", "Last-Modified Header missing", "Got invalid list response"];
 
 fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
-    let rest = &text[text.find(start)? + start.len()..];
-    rest.split(end).next()
+    let (_, rest) = text.split_once(start)?;
+    rest.split_once(end).map(|(inside, _)| inside)
+}
+
+/// Whether this is a word, and not whatever a server wrote in the place of one.
+fn is_code(text: &str) -> bool {
+    text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const DIALECT: Dialect = Dialect {
         server: "a test's server",
@@ -251,6 +257,14 @@ mod tests {
     }
 
     #[test]
+    fn only_a_word_is_taken_for_a_code() {
+        for body in ["<Code>CANARY and what was signed", "<Code>CANARY\u{1b}[2J</Code>", "<Code>CANARY<b/></Code>"] {
+            let error = failures(false).explain(generic(&format!("status code: 403 Forbidden: <Error>{body}")));
+            assert!(error.kind() == ErrorKind::PermissionDenied && !error.report().contains("CANARY"), "{error:?}");
+        }
+    }
+
+    #[test]
     fn statuses_without_a_known_code_have_a_kind_too() {
         for (status, kind) in [
             ("400 Bad Request: ", ErrorKind::InvalidArgument),
@@ -283,5 +297,16 @@ mod tests {
         assert_eq!(failures(false).explain(refusal()).kind(), ErrorKind::PermissionDenied);
         let listing = generic("Server returned non-2xx status code: 403 Forbidden: <Code>AccessDenied</Code>");
         assert_eq!(failures(true).explain(listing).kind(), ErrorKind::Unauthenticated);
+    }
+
+    proptest! {
+        #[test]
+        fn of_a_body_nothing_is_shown_but_a_word(code in "[A-Za-z.<>/\u{1b} ]{0,90}", end in "(</Code>)?", status in 400..600u16) {
+            let status = http::StatusCode::from_u16(status).unwrap();
+            let text = format!("Server returned non-2xx status code: {status}: <Code>{code}{end}CANARY");
+            let report = failures(false).explain(generic(&text)).report();
+            prop_assert!(!report.contains("CANARY") && !report.chars().any(char::is_control), "{}", report);
+            prop_assert!(report.contains(status.as_str()) && report.len() < 400, "{}", report);
+        }
     }
 }

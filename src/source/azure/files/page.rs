@@ -104,14 +104,15 @@ fn contains(body: &[u8], words: &[u8]) -> bool {
 impl Name {
     /// A name leads nowhere but into its own directory.
     fn checked(self) -> Result<String, Problem> {
+        let wrong = |name: &str| Problem::Name(name.chars().take(120).collect());
         let name = if self.encoded {
             let decoded = percent_decode_str(&self.text).decode_utf8();
-            decoded.map_err(|_| Problem::Name(self.text.clone()))?.into_owned()
+            decoded.map_err(|_| wrong(&self.text))?.into_owned()
         } else {
             self.text
         };
         if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '\\', '\0']) {
-            return Err(Problem::Name(name.chars().take(120).collect()));
+            return Err(wrong(&name));
         }
         Ok(name)
     }
@@ -165,6 +166,9 @@ mod tests {
         for body in ["", "<html>Sign in</html>", "<EnumerationResults>", "<EnumerationResults/>", "{}"] {
             assert_eq!(parse(body.as_bytes()), Err(Problem::NoListing), "{body}");
         }
+        let encoded = format!("<Directory><Name Encoded=\"true\">{}</Name></Directory>", "%ff".repeat(5000));
+        let Err(Problem::Name(name)) = parse(listing(&encoded, "").as_bytes()) else { panic!("it is no name") };
+        assert!(name.len() < 200, "{name}");
         let sizeless = "<File><Name>a</Name><Properties/></File>";
         assert_eq!(parse(listing(sizeless, "").as_bytes()), Err(Problem::NoListing));
     }
