@@ -127,7 +127,7 @@ impl Git {
 
     /// What the commit has at the URI's path, with the sizes that the server tells.
     async fn files(&self, repository: &Repository, objects: Objects, tree: Id) -> Result<Found> {
-        let commit = Commit { objects: &objects, format: repository.abilities.format, root: tree };
+        let commit = Commit::new(&objects, repository.abilities.format, tree);
         let mut found = commit.find(&self.location.path).map_err(|problem| {
             let kind = if problem.contains("more than") {
                 ErrorKind::ResourceExhausted

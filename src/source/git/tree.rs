@@ -1,5 +1,7 @@
 //! The files of a commit: its trees walked, symbolic links inside it replaced by what they point to.
 
+use std::cell::Cell;
+
 use super::lfs::Pointer;
 use super::object::{Format, Id, Kind, Mode, TreeEntry, parse_tree};
 use super::pack::Objects;
@@ -30,14 +32,25 @@ const MAX_HOPS: usize = 40;
 /// Longest path of a tree, in bytes. No file system holds longer ones.
 const MAX_PATH: usize = 4096;
 
+/// Most bytes of trees and links that are read. Each is read as often as it is named, and a small pack can name one any
+/// number of times.
+const MAX_READ: u64 = 512 << 20;
+
 /// Trees and small blobs of one commit.
 pub(super) struct Commit<'a> {
-    pub(super) objects: &'a Objects,
-    pub(super) format: Format,
-    pub(super) root: Id,
+    objects: &'a Objects,
+    format: Format,
+    root: Id,
+    /// What may still be read, in bytes.
+    unread: Cell<u64>,
 }
 
-impl Commit<'_> {
+impl<'a> Commit<'a> {
+    /// The commit whose tree is `root`.
+    pub(super) fn new(objects: &'a Objects, format: Format, root: Id) -> Self {
+        Self { objects, format, root, unread: Cell::new(MAX_READ) }
+    }
+
     /// What there is at `path`, which is relative and may be empty.
     pub(super) fn find(&self, path: &str) -> Result<Found, String> {
         let mut at = TreeEntry { name: String::new(), mode: Mode::Tree, id: self.root.clone() };
@@ -64,9 +77,20 @@ impl Commit<'_> {
 
     fn tree(&self, id: &Id) -> Result<Vec<TreeEntry>, String> {
         match self.objects.get(id) {
-            Some((Kind::Tree, bytes)) => parse_tree(bytes, self.format),
+            Some((Kind::Tree, bytes)) => {
+                self.spend(bytes.len())?;
+                parse_tree(bytes, self.format)
+            }
             _ => Err("a directory of it is missing".to_owned()),
         }
+    }
+
+    fn spend(&self, bytes: usize) -> Result<(), String> {
+        let left = self.unread.get().checked_sub(bytes as u64);
+        self.unread.set(left.ok_or_else(|| {
+            format!("to follow its directories and links, more than {} MiB must be read", MAX_READ >> 20)
+        })?);
+        Ok(())
     }
 
     fn below(&self, path: &str, id: &Id) -> Result<Vec<(String, File)>, String> {
@@ -148,6 +172,10 @@ impl Commit<'_> {
                     let Some((Kind::Blob, target)) = self.objects.get(&entry.id) else {
                         return Ok(Err("leads to nothing"));
                     };
+                    if target.len() > MAX_PATH {
+                        return Ok(Err("leads to nothing"));
+                    }
+                    self.spend(target.len())?;
                     let target = String::from_utf8_lossy(target);
                     if target.starts_with('/') {
                         return Ok(Err(OUTSIDE));
@@ -160,5 +188,100 @@ impl Commit<'_> {
             }
         }
         Ok(Err("leads to a directory"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::git::object::id_of;
+    use crate::source::git::pack::{Body, Event};
+    use proptest::prelude::*;
+
+    /// Objects that name each other by their ids.
+    struct Repository(Objects);
+
+    impl Repository {
+        fn new() -> Self {
+            Self(Objects::new(Format::Sha1, 64 << 20))
+        }
+
+        fn add(&mut self, kind: Kind, content: &[u8]) -> Id {
+            let begin = Event::Begin { offset: 0, body: Body::Whole(kind), size: content.len() as u64 };
+            for event in [begin, Event::Bytes(content), Event::End] {
+                self.0.take(event).unwrap();
+            }
+            id_of(Format::Sha1, kind, content).unwrap()
+        }
+
+        fn tree(&mut self, entries: impl IntoIterator<Item = (&'static str, String, Id)>) -> Id {
+            let mut content = Vec::new();
+            for (mode, name, id) in entries {
+                content.extend(format!("{mode} {name}\0").bytes());
+                let hex = id.to_string();
+                content.extend((0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()));
+            }
+            self.add(Kind::Tree, &content)
+        }
+
+        fn files(&self, root: Id) -> Result<Found, String> {
+            Commit::new(&self.0, Format::Sha1, root).find("")
+        }
+    }
+
+    #[test]
+    fn a_small_pack_does_not_make_endless_work_of_its_trees() {
+        let mut repository = Repository::new();
+        let id = repository.add(Kind::Blob, b"");
+        let wide = repository.tree((0..30_000).map(|number| ("160000", number.to_string(), id.clone())));
+        let root = repository.tree((0..2_000).map(|number| ("40000", number.to_string(), wide.clone())));
+        assert!(repository.files(root).unwrap_err().contains("more than 512 MiB"));
+    }
+
+    #[test]
+    fn nor_of_its_links() {
+        let mut repository = Repository::new();
+        let target = repository.add(Kind::Blob, format!("{}f", "d/../".repeat(800)).as_bytes());
+        let empty = repository.tree([]);
+        let links = (0..1_000).map(|number| ("120000", format!("l{number}"), target.clone()));
+        let directory = [("40000", "d".to_owned(), empty), ("100644", "f".to_owned(), target.clone())];
+        let root = repository.tree(directory.into_iter().chain(links));
+        assert!(repository.files(root).unwrap_err().contains("more than 512 MiB"));
+    }
+
+    #[test]
+    fn a_link_is_no_longer_than_a_path_can_be() {
+        for (dots, leads) in [(MAX_PATH / 2 - 1, true), (MAX_PATH / 2, false)] {
+            let mut repository = Repository::new();
+            let file = repository.add(Kind::Blob, b"x");
+            let link = repository.add(Kind::Blob, format!("{}f", "./".repeat(dots)).as_bytes());
+            let root = repository.tree([("100644", "f".to_owned(), file.clone()), ("120000", "l".to_owned(), link)]);
+            let Found::Directory(files) = repository.files(root).unwrap() else { panic!("a directory") };
+            let expected = if leads { File::Blob(file, Some(1)) } else { File::Link("leads to nothing") };
+            assert_eq!(files[1], ("l".to_owned(), expected));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_link_leads_to_a_file_of_the_commit_or_nowhere(
+            one in "(\\.|\\.\\.|d|f|l|m|/|//){0,6}(f|l|m)?", two in "[./dflm]{0,6}", path in "(d|l|f|d/l)?",
+        ) {
+            let mut repository = Repository::new();
+            let file = repository.add(Kind::Blob, b"x");
+            let (one, two) = (repository.add(Kind::Blob, one.as_bytes()), repository.add(Kind::Blob, two.as_bytes()));
+            let links = [("120000", "l".to_owned(), one), ("120000", "m".to_owned(), two)];
+            let directory = repository.tree(links.clone().into_iter().chain([("100755", "f".to_owned(), file.clone())]));
+            let entries = [("100644", "f".to_owned(), file.clone()), ("40000", "d".to_owned(), directory)];
+            let root = repository.tree(entries.into_iter().chain(links));
+            let files = match Commit::new(&repository.0, Format::Sha1, root).find(&path).unwrap() {
+                Found::Nothing => Vec::new(),
+                Found::File(file) => vec![file],
+                Found::Directory(files) => files.into_iter().map(|(_, file)| file).collect(),
+            };
+            for found in files {
+                prop_assert!(found == File::Blob(file.clone(), Some(1)) || matches!(found, File::Link(_)), "{:?}", found);
+            }
+        }
     }
 }
