@@ -10,6 +10,8 @@
 //!
 //! Names come from the manifest unchecked: `Manifest::build` refuses those that lead out of the model.
 
+use std::collections::HashMap;
+
 use super::manifest::{Layer, Manifest};
 use crate::manifest::{Item, RelPath};
 use crate::unpack::{Kind, Unpack};
@@ -44,8 +46,8 @@ pub(super) fn items(manifest: &Manifest) -> Result<(Vec<Item>, bool), String> {
         return Err(format!("has {} layers, and an image may have {MAX_IMAGE_LAYERS}", layers.len()));
     }
     let mut items = Vec::with_capacity(layers.len());
-    for (number, layer) in layers.iter().enumerate() {
-        let content = if is_image { image_layer(layer)? } else { artifact_layer(layer, &layers)? };
+    for (number, (layer, place)) in layers.iter().zip(places(&layers)).enumerate() {
+        let content = if is_image { image_layer(layer)? } else { artifact_layer(layer, place)? };
         let digest = layer.digest.to_string();
         let (path, unpack) = match content {
             Content::File(path) => (path, None),
@@ -82,6 +84,27 @@ fn packed(number: usize, layer: &Layer) -> String {
     format!("layers/{number}-sha256-{}", &hex[..12])
 }
 
+/// Where a layer stands among those of its media type.
+#[derive(Clone, Copy)]
+struct Place {
+    /// From 1 on.
+    number: usize,
+    count: usize,
+}
+
+/// The places of all layers. There may be tens of thousands.
+fn places(layers: &[&Layer]) -> Vec<Place> {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    let mut numbers = Vec::with_capacity(layers.len());
+    for layer in layers {
+        let count = counts.entry(&layer.media_type).or_default();
+        *count += 1;
+        numbers.push(*count);
+    }
+    let count = |layer: &&Layer| counts.get(layer.media_type.as_str()).copied().unwrap_or(1);
+    numbers.into_iter().zip(layers).map(|(number, layer)| Place { number, count: count(layer) }).collect()
+}
+
 /// What a layer holds.
 enum Content {
     /// The file of this path.
@@ -99,7 +122,7 @@ fn image_layer(layer: &Layer) -> Result<Content, String> {
     Ok(Content::Layer(RelPath::parse(MODELS).ok()))
 }
 
-fn artifact_layer(layer: &Layer, all: &[&Layer]) -> Result<Content, String> {
+fn artifact_layer(layer: &Layer, place: Place) -> Result<Content, String> {
     let media_type = layer.media_type.as_str();
     let kind = media_type.strip_prefix("application/vnd.").unwrap_or_default();
     let named = FILE_PATHS.iter().copied().chain([TITLE]).find_map(|key| layer.annotations.get(key));
@@ -117,7 +140,7 @@ fn artifact_layer(layer: &Layer, all: &[&Layer]) -> Result<Content, String> {
         return Ok(Content::File(name));
     }
     if let Some(own) = kind.strip_prefix("docker.ai.") {
-        return docker_name(own, layer, all).map(Content::File);
+        return docker_name(own, layer, place).map(Content::File);
     }
     // Kubernetes' image volumes lay such layers over each other, whatever the artifact calls itself.
     if is_image_tar(media_type) {
@@ -143,7 +166,7 @@ fn oras_directory(named: Option<&str>, layer: &Layer) -> Result<Content, String>
 }
 
 /// The names that Docker's own tools give to layers without one.
-fn docker_name(own: &str, layer: &Layer, all: &[&Layer]) -> Result<String, String> {
+fn docker_name(own: &str, layer: &Layer, place: Place) -> Result<String, String> {
     let (stem, extension) = match own {
         "gguf.v3" => ("model", ".gguf"),
         "gguf.v3.lora" => ("adapter", ".gguf"),
@@ -154,11 +177,9 @@ fn docker_name(own: &str, layer: &Layer, all: &[&Layer]) -> Result<String, Strin
         "license" => ("LICENSE", ""),
         _ => return Err(format!("has a layer of type {} without a file name", shown(&layer.media_type))),
     };
-    let alike: Vec<_> = all.iter().filter(|other| other.media_type == layer.media_type).collect();
-    let place = alike.iter().position(|other| std::ptr::eq(**other, layer)).unwrap_or(0) + 1;
-    Ok(match alike.len() {
-        1 => format!("{stem}{extension}"),
-        count => format!("{stem}-{place:05}-of-{count:05}{extension}"),
+    Ok(match place {
+        Place { count: 1, .. } => format!("{stem}{extension}"),
+        Place { number, count } => format!("{stem}-{number:05}-of-{count:05}{extension}"),
     })
 }
 
@@ -177,6 +198,7 @@ fn shown(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::manifest::Digest;
+    use proptest::prelude::*;
 
     const IMAGE: &str = "application/vnd.oci.image.config.v1+json";
     const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -284,8 +306,30 @@ mod tests {
         let shards = vec![plain("safetensors"), plain("safetensors"), plain("vllm.config.tar")];
         let names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "Archive None None"];
         assert_eq!(artifact(shards).unwrap(), names);
+        let named = layer("application/vnd.docker.ai.safetensors", &[(FILE_PATHS[0], "first.safetensors")]);
+        assert_eq!(
+            artifact(vec![named, plain("safetensors")]).unwrap(),
+            ["first.safetensors", "model-00002-of-00002.safetensors"]
+        );
+        let many = (0..60_000).map(|_| plain("safetensors")).collect();
+        assert_eq!(artifact(many).unwrap().last().unwrap(), "model-60000-of-60000.safetensors");
         let annotated = layer("application/vnd.docker.ai.gguf.v3", &[(FILE_PATHS[0], "sub/q4.gguf")]);
         assert_eq!(artifact(vec![annotated]).unwrap(), ["sub/q4.gguf"]);
         assert!(artifact(vec![plain("news")]).unwrap_err().contains("docker.ai.news"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_layer_is_one_item_or_the_manifest_is_refused(
+            types in prop::collection::vec("application/vnd\\.(docker\\.ai\\.(gguf\\.v3|safetensors|dir\\.tar)|cncf\\.model\\.weight\\.v1\\.raw|oci\\.image\\.layer\\.v1\\.tar)", 1..6),
+            key in 0..3usize, name in "[a-z./é]{0,9}", config in prop::sample::select(vec![IMAGE, EMPTY]),
+        ) {
+            let layers: Vec<_> = types.iter().map(|own| layer(own, &[([TITLE, FILE_PATHS[0], ORAS_UNPACK][key], &name)])).collect();
+            if let Ok((found, exact)) = items(&manifest(config, layers)) {
+                prop_assert_eq!(found.len(), types.len());
+                prop_assert!(found.iter().all(|item| item.digest.is_some() && item.size == Some(7)));
+                prop_assert_eq!(exact, types.len() == 1 && found[0].unpack.is_none());
+            }
+        }
     }
 }
