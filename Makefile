@@ -63,7 +63,7 @@ generate: ## Write anew what is generated: the chart's README, deploy/modelmount
 	@scripts/chart.sh generate
 	@MODELMOUNT_WRITE_DOCS=1 cargo test --quiet --locked -p modelmount-driver --test docs
 
-fuzz: ## A short run of each fuzz target (SECONDS_EACH=20)
+fuzz: ## A short run of each fuzz target (SECONDS_EACH=15)
 	@scripts/tools.sh fuzz
 	@scripts/fuzz.sh
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `make fuzz`: runs each fuzz target for some seconds, from the corpus that is kept in fuzz/corpus.
 #
-#   fuzz.sh [TARGET...]     SECONDS_EACH=20
+#   fuzz.sh [TARGET...]     SECONDS_EACH=15
 #
 # What is found new stays outside the tree; an input that makes a target fail is printed with its path, and belongs into
 # the corpus once the defect is mended.
@@ -10,7 +10,7 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
-SECONDS_EACH=${SECONDS_EACH:-20}
+SECONDS_EACH=${SECONDS_EACH:-15}
 # Coverage is an unstable option of the compiler, which the stable one knows too. Without a sanitizer: the crate has no
 # unsafe code that a fuzzer reaches.
 export RUSTC_BOOTSTRAP=1

@@ -23,6 +23,10 @@ use crate::uri::ModelUri;
 mod azure;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+#[allow(dead_code, reason = "no source needs all of it, and a build may have but one")]
+pub mod fuzzing;
 #[cfg(feature = "gcs")]
 mod gcs;
 #[cfg(feature = "git")]

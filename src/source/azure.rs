@@ -16,6 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::uri::ModelUri;
 
 mod files;
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
 mod identity;
 mod location;
 

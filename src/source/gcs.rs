@@ -17,6 +17,9 @@ use crate::uri::ModelUri;
 
 mod application;
 
+#[cfg(any(fuzzing, test))]
+pub(super) use application::fuzzing;
+
 const ENDPOINT: Attribute = Attribute {
     name: "endpoint",
     meaning: "URL of another server that speaks Google's XML API, for instance https://gcs.example; default: Google's",

@@ -28,6 +28,8 @@ use crate::manifest::{Entry, Item, Listing};
 use crate::net::authorization;
 use crate::uri::ModelUri;
 
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
 mod lfs;
 mod location;
 mod message;

@@ -24,6 +24,8 @@ use crate::net::{network_error, origin_text};
 use crate::uri::ModelUri;
 
 mod answer;
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
 mod refusal;
 mod rest;
 mod settings;

@@ -22,6 +22,9 @@ use crate::manifest::{Entry, Item, Listing};
 use crate::net::{HttpClient, Question, authorization, origin_text};
 use crate::uri::ModelUri;
 
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
+
 pub(super) const REGISTRATION: Registration = Registration {
     name: "http",
     forms: &["https://host/file", "http://host/file"],
@@ -108,11 +111,8 @@ impl Http {
     async fn probe(&self) -> Result<Item> {
         let first_byte = [(RANGE, HeaderValue::from_static("bytes=0-0"))].into_iter().collect();
         let answer = self.get(first_byte).await?;
-        let size = match answer.status() {
-            StatusCode::OK => header(&answer, &CONTENT_LENGTH).and_then(|text| text.parse().ok()),
-            // `bytes 0-0/123`; of an empty file: `bytes */0`.
-            _ => header(&answer, &CONTENT_RANGE).and_then(|text| text.rsplit_once('/')?.1.parse().ok()),
-        };
+        let text = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let size = size(answer.status(), text(&CONTENT_LENGTH), text(&CONTENT_RANGE));
         if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE && size != Some(0) {
             return Err(self.error(ErrorKind::Unavailable, "has a server that refuses its own first byte".to_owned()));
         }
@@ -160,6 +160,15 @@ impl Source for Http {
             return Err(self.error(ErrorKind::Changed, "has changed at the source".to_owned()));
         }
         portion::receive(answer, &portion, entry.size, &self.uri)
+    }
+}
+
+/// The size of a file whose first byte was asked for; of one that is empty, it is told as `bytes */0`.
+fn size(status: StatusCode, content_length: Option<&str>, content_range: Option<&str>) -> Option<u64> {
+    match status {
+        StatusCode::OK => content_length?.parse().ok(),
+        // `bytes 0-0/123`
+        _ => content_range?.rsplit_once('/')?.1.parse().ok(),
     }
 }
 
@@ -232,11 +241,11 @@ fn headers(url: &Url, credentials: &Credentials) -> Result<HeaderMap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Policy;
+    use crate::source::fuzzing::CONTEXT;
+    use proptest::prelude::*;
 
     fn open(uri: &str, secrets: &[(&str, &str)]) -> Result<Http> {
-        let context = Context::new(Policy::default())?;
-        Http::open(&ModelUri::parse(uri)?, &Options::new(), &secrets.iter().copied().collect(), &context)
+        Http::open(&ModelUri::parse(uri)?, &Options::new(), &secrets.iter().copied().collect(), &CONTEXT)
     }
 
     #[test]
@@ -288,5 +297,36 @@ mod tests {
         }
         let http = open("https://h/m", &[("token", "CANARY")]).unwrap();
         assert!(!format!("{http:?}").contains("CANARY"));
+    }
+
+    #[test]
+    fn the_size_is_told_by_the_first_byte() {
+        let range = |text| size(StatusCode::PARTIAL_CONTENT, Some("1"), Some(text));
+        assert_eq!((range("bytes 0-0/123"), range("bytes */0"), range("bytes 0-0/*")), (Some(123), Some(0), None));
+        assert_eq!(size(StatusCode::OK, Some("7"), Some("bytes 0-0/123")), Some(7));
+        assert_eq!(size(StatusCode::OK, None, None), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_a_panic(status in 200..600u16, text in "(bytes )?[0-9*/-]{0,30}", bytes: u64) {
+            let status = StatusCode::from_u16(status).unwrap();
+            let _ = size(status, Some(&text), Some(&text));
+            let range = format!("bytes 0-0/{bytes}");
+            prop_assert_eq!(size(StatusCode::PARTIAL_CONTENT, None, Some(&range)), Some(bytes));
+        }
+
+        #[test]
+        fn any_secret_is_headers_or_an_error_that_does_not_show_it(
+            key in "headers|token|username|https-host|h-headers", value in "(\\{\"[a-zA-Z -]{0,9}\": ?\")?CANARY[\"}a-z\n]{0,6}",
+        ) {
+            match open("https://h/m", &[(&key, &value)]) {
+                Ok(http) => {
+                    let shown = format!("{http:?}");
+                    prop_assert!(!shown.contains("CANARY"), "{}", shown);
+                }
+                Err(error) => prop_assert!(!error.report().contains("CANARY"), "{}", error.report()),
+            }
+        }
     }
 }

@@ -23,6 +23,8 @@ use crate::uri::ModelUri;
 
 mod answer;
 mod failure;
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
 mod git;
 
 use answer::{File, Found, parse_commit, parse_found, parse_next};

@@ -23,6 +23,8 @@ use crate::uri::ModelUri;
 
 mod answer;
 mod failure;
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
 
 use answer::{File, Tree, parse_tree};
 

@@ -25,6 +25,8 @@ mod checksum;
 mod connector;
 mod endpoint;
 mod failure;
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
 #[cfg(any(feature = "gcs", feature = "azure"))]
 mod token;
 

@@ -24,6 +24,8 @@ use crate::uri::ModelUri;
 
 mod challenge;
 mod failure;
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
 mod layout;
 mod login;
 mod manifest;

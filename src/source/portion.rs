@@ -34,7 +34,7 @@ pub(super) fn receive(answer: Response, portion: &Portion, size: Option<u64>, ur
 }
 
 /// How many bytes the body must have, where that is known.
-fn expect(
+pub(super) fn expect(
     portion: &Portion,
     size: Option<u64>,
     status: StatusCode,
@@ -61,6 +61,7 @@ fn expect(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn other_bytes_than_asked_are_never_taken() {
@@ -84,5 +85,20 @@ mod tests {
         let mut headers = HeaderMap::new();
         ask(&part, &mut headers);
         assert_eq!(headers[RANGE], "bytes=10-19");
+    }
+
+    proptest! {
+        #[test]
+        fn only_what_was_asked_for_is_taken(
+            start in 0..1000u64, length in 1..1000u64, size in 2000..3000u64, status in 200..500u16,
+            other in "(bytes )?[0-9*]{0,4}(-[0-9]{0,4})?(/[0-9*]{1,4})?",
+        ) {
+            let portion = Portion::Range(start..start + length);
+            let status = StatusCode::from_u16(status).unwrap();
+            let right = format!("bytes {start}-{}/{size}", start + length - 1);
+            prop_assert_eq!(expect(&portion, Some(size), StatusCode::PARTIAL_CONTENT, Some(&right)).ok(), Some(Some(length)));
+            let answered = expect(&portion, Some(size), status, Some(&other));
+            prop_assert!(answered.is_err() || (status == StatusCode::PARTIAL_CONTENT && other == right), "{} {}", status, other);
+        }
     }
 }

@@ -13,6 +13,8 @@ use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::uri::ModelUri;
 
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
 mod settings;
 
 use settings::Settings;

@@ -23,6 +23,8 @@ use crate::net::{HttpClient, read_all};
 use crate::source::object::{Failures, Key, declared, quoted};
 use crate::source::{ByteStream, Context, Portion, Source, portion};
 
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
 mod page;
 
 use page::{Child, Page};

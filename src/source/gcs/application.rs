@@ -22,6 +22,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::source::Context;
 use crate::source::object::{Issuer, Token, TokenEndpoint, token_url};
 
+#[cfg(any(fuzzing, test))]
+pub(in crate::source) mod fuzzing;
+
 /// The Secret's key, as in KServe.
 pub(super) const KEY: &str = "gcloud-application-credentials.json";
 /// The variable that names the file for Google's own tools.

@@ -17,6 +17,9 @@ use crate::credentials::Secret;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::{HttpClient, origin_text, read_all};
 
+#[cfg(any(fuzzing, test))]
+pub(super) mod fuzzing;
+
 /// A token is replaced so long before its end that no request meets it expired.
 const MARGIN: Duration = Duration::from_secs(300);
 /// Longest answer of a token endpoint that is read, in bytes.

@@ -112,6 +112,7 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn failures(anonymous: bool) -> Failures {
         let uri = ModelUri::parse("oci://h.io/org/m:v1").unwrap();
@@ -152,6 +153,16 @@ mod tests {
         assert_eq!(code(br#"{"errors":[{"code":"NAME_UNKNOWN","message":"x","detail":{}}]}"#).unwrap(), "NAME_UNKNOWN");
         for body in [&b"<html>"[..], b"{}", br#"{"errors":[]}"#, br#"{"errors":[{"code":"<b>CANARY"}]}"#, b"\xff"] {
             assert_eq!(code(body), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_has_a_plain_code_or_none(word in "[A-Z_a-z<\u{1b} ]{0,70}", junk in prop::collection::vec(any::<u8>(), 0..80)) {
+            let body = serde_json::json!({"errors": [{"code": word}]}).to_string();
+            for body in [body.as_bytes(), &junk] {
+                prop_assert!(code(body).is_none_or(|code| code.len() < 64 && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')));
+            }
         }
     }
 }

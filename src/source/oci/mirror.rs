@@ -156,6 +156,7 @@ impl RegistryMirrors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn mirrors_are_written_as_registry_and_url() {
@@ -204,5 +205,16 @@ mod tests {
         assert!(mirrors.is_up(&base));
         mirrors.clone().is_down(&base);
         assert!(!mirrors.is_up(&base));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_mirror_or_refused(text in "[a-z.*]{0,6}=?(https?://)?[a-z@:/?#.v2]{0,20}") {
+            if let Ok(mirror) = text.parse::<RegistryMirror>() {
+                let base = mirror.base();
+                prop_assert!(base.path().ends_with('/') && base.path().split('/').any(|part| part == "v2"), "{}", base);
+                prop_assert!(base.username().is_empty() && base.query().is_none() && base.fragment().is_none());
+            }
+        }
     }
 }

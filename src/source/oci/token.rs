@@ -126,7 +126,7 @@ impl Gate {
     }
 
     /// Checks the place that the registry names for its tokens.
-    fn realm(&self, text: &str, failures: &Failures) -> Result<Url> {
+    pub(super) fn realm(&self, text: &str, failures: &Failures) -> Result<Url> {
         let refuse = |problem: String| {
             let text = format!("{} names a place for its tokens {problem}", self.registry);
             Err(failures.error(ErrorKind::PermissionDenied, text))
@@ -211,7 +211,7 @@ impl Gate {
 }
 
 /// The token of an answer, and how long it is good for.
-fn parse(body: &[u8]) -> Option<(String, Duration)> {
+pub(super) fn parse(body: &[u8]) -> Option<(String, Duration)> {
     let answer: Answer = serde_json::from_slice(body).ok()?;
     let token = answer.token.into_iter().chain(answer.access_token).find(|token| !token.is_empty())?;
     let life = answer.expires_in.unwrap_or(DEFAULT_LIFE).clamp(1, 24 * 60 * 60);
@@ -329,6 +329,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_answer_is_a_token_for_a_while_or_none(
+            token in ".{0,9}", life in any::<u64>(), junk in prop::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let body = serde_json::json!({"token": token, "expires_in": life}).to_string();
+            prop_assert_eq!(parse(body.as_bytes()).is_some(), !token.is_empty());
+            for body in [body.as_bytes(), &junk] {
+                prop_assert!(parse(body).is_none_or(|(token, life)| !token.is_empty() && (1..=86400).contains(&life.as_secs())));
+            }
+        }
+
         #[test]
         fn no_realm_makes_it_panic(realm in ".{0,60}", host in "[a-z.:]{0,20}") {
             let (gate, failures) = gate("ghcr.io", false, true);

@@ -120,11 +120,12 @@ fn invalid(problem: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Policy;
+    use crate::source::fuzzing::CONTEXT;
+    use proptest::prelude::*;
 
     fn read(options: &[(&str, &str)], secrets: &[(&str, &str)]) -> Result<Settings> {
         let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Settings::read(&options, &secrets.iter().copied().collect(), &Context::new(Policy::default())?)
+        Settings::read(&options, &secrets.iter().copied().collect(), &CONTEXT)
     }
 
     #[test]
@@ -165,7 +166,8 @@ mod tests {
     #[test]
     fn certificates_are_always_checked() {
         let unchecked = ("S3_VERIFY_SSL", "0");
-        for secrets in [&[unchecked][..], &[unchecked, ("S3_ENDPOINT", "minio")]] {
+        let shouted = ("AWS_ENDPOINT_URL", "HTTPS://minio");
+        for secrets in [&[unchecked][..], &[unchecked, ("S3_ENDPOINT", "minio")], &[unchecked, shouted]] {
             let error = read(&[], secrets).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);
             assert!(error.report().contains("cabundle.crt") && error.report().contains("--ca-file"), "{error}");
@@ -188,5 +190,22 @@ mod tests {
         }
         // As in KServe's environment, where it is a file's name.
         read(&[], &[("AWS_CA_BUNDLE", "/etc/ssl/ca.pem")]).unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn any_secret_is_settings_or_an_error_that_does_not_show_it(
+            keys in prop::collection::vec("S3_USE_HTTPS|S3_VERIFY_SSL|awsAnonymousCredential|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN", 0..4),
+            value in "CANARY[a-z\n]{0,6}|0|1|true|no", endpoint in "(https?://)?[a-z:/?@]{0,12}",
+        ) {
+            let secrets: Vec<_> = keys.iter().map(|key| (key.as_str(), value.as_str())).chain([("S3_ENDPOINT", endpoint.as_str())]).collect();
+            match read(&[], &secrets) {
+                Ok(settings) => {
+                    let endpoint = settings.endpoint.unwrap_or_else(|| "https://s3".to_owned());
+                    prop_assert!(endpoint.starts_with("https://") || endpoint.starts_with("http://"), "{}", endpoint);
+                }
+                Err(error) => prop_assert!(!error.report().contains("CANARY"), "{}", error.report()),
+            }
+        }
     }
 }
