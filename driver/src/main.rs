@@ -13,25 +13,28 @@ use modelmount_driver::command;
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    match Cli::try_parse_from(arguments(std::env::args_os())) {
-        Ok(cli) => command::run(cli),
-        Err(error) => refuse(&error),
-    }
-}
-
-/// The arguments, with the command that they leave out: KServe starts its storage-initializer's container with nothing
-/// but URIs and directories, and this program takes its place.
-fn arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = given.collect();
-    let first = arguments.get(1).and_then(|argument| argument.to_str());
-    if first.is_some_and(|first| first.contains("://") || first.starts_with('/')) {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let initializer = is_initializer(&arguments);
+    if initializer {
         arguments.insert(1, "pull".into());
     }
-    arguments
+    let code = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => command::run(cli),
+        Err(error) => refuse(&error, arguments),
+    };
+    // That container knows one code for all that fails.
+    if initializer && code != ExitCode::SUCCESS { ExitCode::FAILURE } else { code }
+}
+
+/// Whether this is in the place of KServe's storage-initializer: its container is started with nothing but URIs and
+/// directories.
+fn is_initializer(arguments: &[OsString]) -> bool {
+    let first = arguments.get(1).and_then(|argument| argument.to_str());
+    first.is_some_and(|first| first.contains("://") || first.starts_with('/'))
 }
 
 /// Says what is wrong with the command line. That nobody reads it is no failure of its own.
-fn refuse(error: &clap::Error) -> ExitCode {
+fn refuse(error: &clap::Error, arguments: Vec<OsString>) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let _ = error.print();
@@ -39,7 +42,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => drop(error.print()),
         _ => {
-            let (problem, command) = (one_line(error), subcommand(arguments(std::env::args_os()).into_iter()));
+            let (problem, command) = (one_line(error), subcommand(arguments.into_iter()));
             let _ = writeln!(std::io::stderr(), "modelmount: {problem}; see `{command} --help`");
         }
     }

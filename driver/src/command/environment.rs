@@ -78,6 +78,14 @@ impl Environment {
 
     fn new(variables: BTreeMap<String, String>) -> Result<Self, Failure> {
         let mut environment = Self { variables, further: BTreeMap::new() };
+        if environment.get("CONFIDENTIAL_ENABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            // KServe decrypts in place what it has downloaded. To leave it encrypted would only fail later.
+            return Err(Failure::Configuration(
+                "CONFIDENTIAL_ENABLED is set, and encrypted models are not decrypted here: leave this model to KServe's \
+                 own storage-initializer"
+                    .to_owned(),
+            ));
+        }
         environment.read_storage_secret()?;
         if let Some(path) = environment.get("GOOGLE_APPLICATION_CREDENTIALS") {
             let content = read(Path::new(path), "GOOGLE_APPLICATION_CREDENTIALS")?;
@@ -110,6 +118,11 @@ impl Environment {
         let insecure = self.get("KSERVE_OCI_INSECURE_REGISTRY").map(str::to_ascii_lowercase);
         if uri.starts_with("oci://") && matches!(insecure.as_deref(), Some("1" | "true" | "yes")) {
             attributes.insert("plainHttp".to_owned(), "true".to_owned());
+        }
+        // As Google's own client, which KServe uses, reads them.
+        let google = self.get("STORAGE_EMULATOR_HOST").or_else(|| self.get("API_ENDPOINT_OVERRIDE"));
+        if let Some(endpoint) = google.filter(|_| uri.starts_with("gs://")) {
+            attributes.insert("endpoint".to_owned(), endpoint.to_owned());
         }
         attributes
     }
@@ -278,11 +291,22 @@ mod tests {
     }
 
     #[test]
+    fn googles_endpoint_is_where_googles_client_looks_for_it() {
+        let overridden = ("API_ENDPOINT_OVERRIDE", "http://gcs:1");
+        let endpoint = |variables: &[(&str, &str)], uri| environment(variables).unwrap().attributes(uri);
+        assert_eq!(endpoint(&[overridden], "gs://b/m")["endpoint"], "http://gcs:1");
+        let both = [overridden, ("STORAGE_EMULATOR_HOST", "http://gcs:2")];
+        assert_eq!(endpoint(&both, "gs://b/m")["endpoint"], "http://gcs:2");
+        assert!(endpoint(&both, "s3://b/m").is_empty());
+    }
+
+    #[test]
     fn what_is_wrong_is_named_and_no_secret_is_shown() {
         for (variables, hint) in [
             (&[("STORAGE_CONFIG", "hunter2")][..], "STORAGE_CONFIG is not a JSON object"),
             (&[("STORAGE_CONFIG", r#"{"type":"hdfs","TLS_CA":"hunter2!"}"#)], "TLS_CA is not a text in base64"),
             (&[("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent")], "/nonexistent can't be read"),
+            (&[("CONFIDENTIAL_ENABLED", "True")], "CONFIDENTIAL_ENABLED is set"),
         ] {
             let failure = environment(variables).unwrap_err().to_string();
             assert!(failure.contains(hint) && !failure.contains("hunter2"), "{failure}");
