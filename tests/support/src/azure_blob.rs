@@ -80,7 +80,7 @@ impl Azurite {
         let command = |address: SocketAddr| {
             let mut command = Command::new(&program);
             command.args(["--blobHost", "127.0.0.1", "--blobPort", &address.port().to_string()]);
-            command.args(["--inMemoryPersistence", "--disableTelemetry", "--disableProductStyleUrl", "--silent"]);
+            command.args(["--inMemoryPersistence", "--disableTelemetry", "--silent"]);
             command.arg("--skipApiVersionCheck").current_dir(directory.path());
             command.env("AZURITE_ACCOUNTS", format!("{}:{}", account.name, account.key_text()));
             command

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex};
 use modelmount::Digest;
 use tempfile::TempDir;
 
+use crate::http;
 use crate::launch::nonce;
 use crate::model::Files;
 use crate::script::{Request, Response, ScriptedServer};
@@ -56,6 +57,8 @@ pub struct GitServer {
     git: PathBuf,
     server: ScriptedServer,
     objects: ScriptedServer,
+    /// The origin that it is known by.
+    elsewhere: Arc<Mutex<String>>,
     status: Arc<AtomicU16>,
     ranges: Arc<AtomicBool>,
     lfs: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
@@ -71,7 +74,7 @@ struct Site {
     status: Arc<AtomicU16>,
     lfs: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     ticket: String,
-    elsewhere: String,
+    elsewhere: Arc<Mutex<String>>,
 }
 
 impl GitServer {
@@ -95,7 +98,7 @@ impl GitServer {
                 status: Arc::clone(&status),
                 lfs: Arc::clone(&lfs),
                 ticket: ticket.clone(),
-                elsewhere: String::new(),
+                elsewhere: Arc::default(),
             };
             ScriptedServer::start(move |request| match request.target.strip_prefix("/lfs/") {
                 Some(oid) => object(&lfs.lock().unwrap(), oid, &ticket, ranges.load(Ordering::SeqCst), request),
@@ -103,7 +106,7 @@ impl GitServer {
             })
             .await
         };
-        let elsewhere = objects.url();
+        let elsewhere = Arc::new(Mutex::new(objects.url()));
         let site = Site {
             git: git.clone(),
             root: root.clone(),
@@ -111,10 +114,10 @@ impl GitServer {
             status: Arc::clone(&status),
             lfs: Arc::clone(&lfs),
             ticket,
-            elsewhere,
+            elsewhere: Arc::clone(&elsewhere),
         };
         let server = ScriptedServer::start(move |request| site.answer(request)).await;
-        let this = Self { git, server, objects, status, ranges, lfs, directory };
+        let this = Self { git, server, objects, elsewhere, status, ranges, lfs, directory };
         this.git(&[
             "init",
             "--quiet",
@@ -154,6 +157,19 @@ impl GitServer {
     /// The URL of the other origin, where objects of Git LFS are.
     pub fn other_url(&self) -> String {
         self.objects.url()
+    }
+
+    /// Where the other origin listens.
+    pub fn other_address(&self) -> std::net::SocketAddr {
+        self.objects.address()
+    }
+
+    /// Lets the other origin be known by this URL, without a slash at the end.
+    ///
+    /// # Panics
+    /// When a request has panicked.
+    pub fn keep_lfs_at(&self, origin: &str) {
+        *self.elsewhere.lock().unwrap() = origin.to_owned();
     }
 
     /// All requests to the server itself.
@@ -314,7 +330,7 @@ impl Site {
             0 => {}
             status => return Response::new(status),
         }
-        let basic = reqwest::Client::new().get("http://localhost").basic_auth(USER, Some(PASSWORD)).build();
+        let basic = http::client().get("http://localhost").basic_auth(USER, Some(PASSWORD)).build();
         let expected = basic.expect("a request can be made").headers()["authorization"].clone();
         let given = request.header("authorization").map(str::as_bytes);
         if self.options.private && given != Some(expected.as_bytes()) {
@@ -324,7 +340,8 @@ impl Site {
             return Response::new(302).header("location", format!("/model.git/{rest}"));
         }
         if let Some(rest) = request.target.strip_prefix("/away.git/") {
-            return Response::new(302).header("location", format!("{}/model.git/{rest}", self.elsewhere));
+            return Response::new(302)
+                .header("location", format!("{}/model.git/{rest}", self.elsewhere.lock().unwrap()));
         }
         if request.target == "/model.git/info/lfs/objects/batch" {
             return self.batch(request);
@@ -345,7 +362,7 @@ impl Site {
                 Some(bytes) => format!(
                     r#"{{"oid":"{oid}","size":{},"authenticated":true,"actions":{{"download":{{"href":"{}/lfs/{oid}","header":{{"X-Ticket":"{}"}},"expires_in":3600}}}}}}"#,
                     bytes.len(),
-                    self.elsewhere,
+                    self.elsewhere.lock().unwrap(),
                     self.ticket
                 ),
                 None => format!(r#"{{"oid":"{oid}","size":0,"error":{{"code":404,"message":"no such object"}}}}"#),

@@ -5,6 +5,7 @@
 //! (bytes)           (real servers)                     (faults of the network)
 //!                   script               (faults of a server)
 //!                   hub                  (services that can't be installed)
+//!                   hosts                (names of the Internet)
 //! ```
 //!
 //! Every server listens on a free loopback port, keeps its data in a temporary directory of its own, is ready when
@@ -24,6 +25,7 @@ pub mod conformance;
 pub mod gcs;
 pub mod git;
 pub mod hdfs;
+pub mod hosts;
 pub mod http;
 pub mod hub;
 mod launch;
@@ -41,6 +43,7 @@ pub use azure_files::FileShares;
 pub use gcs::GcsServer;
 pub use git::GitServer;
 pub use hdfs::Hdfs;
+pub use hosts::Hosts;
 pub use http::Nginx;
 pub use hub::{HuggingFaceHub, ModelScopeHub};
 pub use model::Pattern;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 
-/// Certificates for a server on loopback: valid for `127.0.0.1`, `::1` and `localhost`.
+/// Certificates for a server: valid for `127.0.0.1`, `::1` and `localhost`, if it has no other names.
 #[derive(Clone, Debug)]
 pub struct Certificates {
     /// The CA's certificate.
@@ -22,6 +22,11 @@ impl Certificates {
 
     /// Makes a new CA, and leaves the server's certificate and key in `directory`.
     pub(crate) fn new(directory: &Path) -> Self {
+        Self::of(directory, &["127.0.0.1", "::1", "localhost"])
+    }
+
+    /// As [`Self::new`], for a server of these names.
+    pub(crate) fn of(directory: &Path, names: &[&str]) -> Self {
         let mut ca = CertificateParams::default();
         // A CA's own: rustls refuses one that a server also shows as its own certificate.
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -29,7 +34,7 @@ impl Certificates {
         ca.distinguished_name.push(DnType::CommonName, "modelmount test CA");
         let key = KeyPair::generate().expect("keys can be made");
         let ca = CertifiedIssuer::self_signed(ca, key).expect("a CA can sign itself");
-        let names = ["127.0.0.1", "::1", "localhost"].map(str::to_owned);
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let server = CertificateParams::new(names).expect("these are names");
         let key = KeyPair::generate().expect("keys can be made");
         let certificate = server.signed_by(&key, &ca).expect("a CA can sign");
