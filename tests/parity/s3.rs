@@ -3,7 +3,7 @@
 use modelmount_test_support::model::Files;
 use modelmount_test_support::{S3Kind, S3Server};
 
-use crate::{Both, environment, names};
+use crate::{Both, differs, environment, names};
 
 const BUCKET: &str = "models";
 
@@ -71,6 +71,8 @@ async fn a_secret_in_json_and_wrong_keys() {
 async fn faults_that_are_not_repeated() {
     let Some((server, both)) = start().await else { return };
     put(&server, &[("m/a", b"a"), ("m/empty", b""), ("m-v2/b", b"b")]).await;
+    differs("neighbours");
+    differs("empty files");
     let (theirs, ours) = both.download("s3://models/m");
     // Its prefix ends nowhere, so that a neighbour comes along; and it drops empty files.
     let theirs = theirs.unwrap();
