@@ -24,6 +24,7 @@ mod probes;
 mod publish;
 mod refusal;
 mod registration;
+mod resolve;
 mod restart;
 mod resume;
 mod reuse;
