@@ -74,7 +74,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn headers_say_who_asks_and_nothing_else() {
@@ -104,15 +103,13 @@ mod tests {
                 prop_assert!(headers.len() <= pairs.len() && !headers.contains_key("host"));
             }
         }
-    }
 
-    proptest! {
         #[test]
         fn what_is_sent_is_what_was_given_and_kept_out_of_logs(user in "[^:\\PC]{0,9}", password in "\\PC{0,40}") {
             let value = basic(&user, &password).unwrap();
             prop_assert!(value.is_sensitive());
             let sent = value.to_str().unwrap().strip_prefix("Basic ").unwrap().to_owned();
-            prop_assert_eq!(decoded(&sent), format!("{user}:{password}").into_bytes());
+            prop_assert_eq!(BASE64_STANDARD.decode(sent).unwrap(), format!("{user}:{password}").into_bytes());
         }
 
         #[test]
@@ -121,19 +118,5 @@ mod tests {
                 prop_assert!(!value.as_bytes().contains(&b'\n') && !value.as_bytes().contains(&b'\r'));
             }
         }
-    }
-
-    /// Digit by digit.
-    fn decoded(text: &str) -> Vec<u8> {
-        let digit = |c: u8| match c {
-            b'A'..=b'Z' => c - b'A',
-            b'a'..=b'z' => c - b'a' + 26,
-            b'0'..=b'9' => c - b'0' + 52,
-            b'+' => 62,
-            _ => 63,
-        };
-        let digits = text.trim_end_matches('=').bytes();
-        let bits: String = digits.map(|c| format!("{:06b}", digit(c))).collect();
-        (0..bits.len() / 8).map(|at| u8::from_str_radix(&bits[8 * at..8 * at + 8], 2).unwrap()).collect()
     }
 }

@@ -8,7 +8,8 @@
 //! location   URI and attributes -> repository, revision, path      pure
 //! message    questions and answers of protocol version 2           pure
 //! packet     git's framing                                         pure
-//! pack       objects as they are sent, differences applied         pure
+//! pack       objects as they are sent                              pure
+//! delta      differences between objects                           pure
 //! object     ids, trees, commits                                   pure
 //! tree       the files of a commit, links resolved                 pure
 //! lfs        pointers, and where their objects are                 pure
@@ -28,6 +29,7 @@ use crate::manifest::{Entry, Item, Listing};
 use crate::net::authorization;
 use crate::uri::ModelUri;
 
+mod delta;
 #[cfg(any(fuzzing, test))]
 pub(super) mod fuzzing;
 mod lfs;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use flate2::{Decompress, FlushDecompress, Status};
 
+use super::delta;
 use super::object::{Format, Id, Kind, id_of};
 
 /// What went by.
@@ -274,69 +275,11 @@ impl Objects {
     /// A base comes before what differs from it, unless the pack is a thin one, which is never asked for.
     fn apply(&mut self, base: Option<usize>, delta: &[u8]) -> Result<(Kind, Vec<u8>), String> {
         let base = base.ok_or("its pack has a difference to nothing")?;
-        let (_, size) = delta_sizes(delta).ok_or_else(broken)?;
+        let (_, size) = delta::sizes(delta).ok_or_else(broken)?;
         self.reserve(size)?;
         let (kind, content) = &self.all[base];
-        Ok((*kind, apply_delta(content, delta)?))
+        Ok((*kind, delta::apply(content, delta).ok_or_else(broken)?))
     }
-}
-
-/// The sizes of base and result, of a difference.
-fn delta_sizes(mut delta: &[u8]) -> Option<(u64, u64)> {
-    Some((take_size(&mut delta)?, take_size(&mut delta)?))
-}
-
-fn take_size(bytes: &mut &[u8]) -> Option<u64> {
-    let mut size = 0;
-    for shift in (0..=56).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        size |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(size);
-        }
-    }
-    None
-}
-
-/// Applies a difference: copies of parts of the base, and new bytes.
-pub(super) fn apply_delta(base: &[u8], mut delta: &[u8]) -> Result<Vec<u8>, String> {
-    let mut parse = || -> Option<Vec<u8>> {
-        let (from, to) = (take_size(&mut delta)?, take_size(&mut delta)?);
-        if from != base.len() as u64 {
-            return None;
-        }
-        let mut out = Vec::new();
-        while let Some((&byte, rest)) = delta.split_first() {
-            delta = rest;
-            let part = if byte & 0x80 != 0 {
-                let mut field = |bits: std::ops::Range<u8>| -> Option<usize> {
-                    let mut value = 0;
-                    for (i, bit) in bits.enumerate() {
-                        if byte & 1 << bit != 0 {
-                            let (&next, rest) = delta.split_first()?;
-                            delta = rest;
-                            value |= usize::from(next) << (8 * i);
-                        }
-                    }
-                    Some(value)
-                };
-                let (offset, length) = (field(0..4)?, field(4..7)?);
-                let length = if length == 0 { 0x10000 } else { length };
-                base.get(offset..offset.checked_add(length)?)?
-            } else {
-                let (part, rest) = delta.split_at_checked(usize::from(byte)).filter(|_| byte != 0)?;
-                delta = rest;
-                part
-            };
-            if (out.len() + part.len()) as u64 > to {
-                return None;
-            }
-            out.extend_from_slice(part);
-        }
-        (out.len() as u64 == to).then_some(out)
-    };
-    parse().ok_or_else(broken)
 }
 
 #[cfg(test)]
@@ -427,10 +370,6 @@ mod tests {
         ] {
             assert!(read(&pack(&[object]), 3, 1000).is_err());
         }
-        for delta in [&[5, 5, 0][..], &[4, 5, 0x90, 5], &[5, 200, 0x90, 5], &[5, 3, 0x90, 5], &[5, 9, 0x91, 1, 9], &[5]]
-        {
-            assert!(apply_delta(b"hello", delta).is_err(), "{delta:?}");
-        }
         assert!(read(b"nonsense that is long enough", 9, 1000).is_err());
     }
 
@@ -448,7 +387,6 @@ mod tests {
         fn any_bytes_are_a_pack_or_an_error(junk in prop::collection::vec(any::<u8>(), 0..300), flip in 0usize..400, to: u8) {
             let _ = read(&junk, 7, 1000);
             let _ = read(&[b"PACK\0\0\0\x02\0\0\0\x02".to_vec(), junk.clone()].concat(), 7, 1000);
-            let _ = apply_delta(&junk, &junk);
             let mut pack = pack(&[whole(3, b"hello, world"), whole(2, &junk)]);
             let flip = flip % pack.len();
             pack[flip] = to;
