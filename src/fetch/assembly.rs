@@ -39,7 +39,8 @@ pub(super) fn assemble(manifest: &Manifest, arrived: &[Arrived]) -> Result<BTree
         layers.sort_by_key(|(number, _)| *number);
         tree.put_all(into, stack(layers.into_iter().map(|(_, members)| members)))?;
     }
-    tree.finish()
+    let image = manifest.entries().iter().find_map(|entry| entry.unpack.as_ref()?.below.as_ref());
+    tree.finish(image)
 }
 
 /// The digest of the one archive that makes the whole model.
@@ -79,9 +80,11 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn finish(self) -> Result<BTreeMap<RelPath, Member>> {
+    /// `image` is the directory of layers that the model is in.
+    fn finish(self, image: Option<&RelPath>) -> Result<BTreeMap<RelPath, Member>> {
         if self.files.is_empty() {
-            let text = format!("{} has no files, or the patterns leave none of them", self.name);
+            let place = image.map(|path| format!(" below /{path}")).unwrap_or_default();
+            let text = format!("{} has no files{place}, or the patterns leave none of them", self.name);
             return Err(Error::new(ErrorKind::NotFound, text));
         }
         for path in self.files.keys() {

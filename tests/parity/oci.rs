@@ -77,7 +77,7 @@ async fn modelcars_by_tag_digest_and_platform() {
 
     let empty = layer(&registry, &files(&[("etc/passwd", "root")]), "--gzip");
     registry.push("empty", "v1", IMAGE, &[(GZIP, json!({}), &empty)]).await;
-    assert!(both.refused(&uri("empty:v1")).contains("has no files"));
+    assert!(both.refused(&uri("empty:v1")).contains("has no files below /models"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -61,7 +61,7 @@ async fn manifests_without_end_are_cut() {
         })
         .await;
         let error = refused(&at(&format!("{}/m", server.address())), &Credentials::none()).await;
-        assert_says(&error, ErrorKind::ResourceExhausted, &["longer than 8 MiB", "/m"]);
+        assert_says(&error, ErrorKind::ResourceExhausted, &["longer than 8.0 MiB", "/m"]);
     }
     let layers: Vec<_> = (0..20_000).map(|_| layer(json!({"annotations": {}}))).collect();
     let mut image = manifest(&layers);
