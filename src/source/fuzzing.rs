@@ -57,7 +57,7 @@ const TARGETS: &[(&str, &[Checks])] = &[
     (
         "objects",
         &[
-            #[cfg(feature = "object")]
+            #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
             super::object::fuzzing::CHECKS,
             #[cfg(feature = "s3")]
             super::s3::fuzzing::CHECKS,
