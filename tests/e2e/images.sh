@@ -2,6 +2,7 @@
 # Images without a registry: built from files, imported into the cluster's containerd. Run inside the cluster.
 #
 #   images.sh tools               a shell and the usual programs, for the tests' own pods
+#   images.sh reader              the same, and a program that reads a model: reader/embed.py
 #   images.sh binary NAME FILE    a static binary and nothing else, as the image NAME
 #   images.sh import TAR NAME     an image that another tool built, under this name
 #   images.sh tag NAME NAME       another name for an image
@@ -30,16 +31,48 @@ go_architecture() {
 	esac
 }
 
-tools() {
-	local root=$WORK/root
+# busybox_in ROOT: with all its names.
+busybox_in() {
+	local root=$1
 	mkdir -p "$root"/{bin,etc,tmp}
 	chmod 1777 "$root/tmp"
 	cp "$(command -v busybox)" "$root/bin/busybox"
 	"$root/bin/busybox" --list | while read -r name; do
 		[[ $name == busybox ]] || ln -s busybox "$root/bin/$name"
 	done
+}
+
+tools() {
+	busybox_in "$WORK/root"
 	# It also stands in for the image that holds a pod's namespaces. As process 1, sleep would ignore SIGTERM.
-	image "$TOOLS_IMAGE" "$root" '{"Env": ["PATH=/bin"], "Cmd": ["/bin/sleep", "2147483647"], "StopSignal": "SIGKILL"}'
+	image "$TOOLS_IMAGE" "$WORK/root" '{"Env": ["PATH=/bin"], "Cmd": ["/bin/sleep", "2147483647"], "StopSignal": "SIGKILL"}'
+}
+
+# This machine's interpreter, for which the libraries were installed, and what the two are linked with.
+reader() {
+	local root=$WORK/root wheels=$TOOLS/wheels/model-reader python stdlib
+	busybox_in "$root"
+	python=$("$TOOLS/python/bin/python" -c 'import os, sys; print(os.path.realpath(sys._base_executable))')
+	stdlib=$("$python" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
+	{
+		echo "$python"
+		find "$stdlib" -name '*.py' -not -path '*-packages/*' -not -path '*/test/*'
+		find "$stdlib/lib-dynload" -name '*.so'
+		linked_with "$python" "$stdlib/lib-dynload" "$wheels"
+	} | sed 's|^/||' | sort -u | tar --create --dereference --directory / --files-from - | tar --extract --directory "$root"
+	mkdir "$root/libraries"
+	tar --create --directory "$wheels" --exclude tests --exclude '*.pyi' . | tar --extract --directory "$root/libraries"
+	# As a script with the interpreter's full name: it need not be called python3.
+	{ echo "#!$python"; cat "$ROOT/tests/e2e/reader/embed.py"; } >"$root/bin/embed"
+	chmod +x "$root/bin/embed"
+	image "$READER_IMAGE" "$root" "{\"Env\": [\"PATH=/bin\", \"PYTHONPATH=/libraries\", \"PYTHONDONTWRITEBYTECODE=1\", \"OPENBLAS_NUM_THREADS=1\"]}"
+}
+
+# linked_with FILE|DIRECTORY...: the system's libraries that these programs and libraries need. Of scripts, ldd says that
+# they are none.
+linked_with() {
+	{ find "$@" -type f \( -name '*.so*' -o -perm -u+x \) -exec ldd {} + 2>/dev/null || true; } |
+		sed -n 's/.*[[:space:]]\(\/[^ ]*\) (0x.*/\1/p' | grep --invert-match "^$TOOLS/" | sort -u
 }
 
 binary() {
@@ -62,8 +95,9 @@ make_work images
 trap clean_up EXIT
 case ${1:-} in
 tools) tools ;;
+reader) reader ;;
 binary) binary "$2" "$3" ;;
 import) import "$2" "$3" ;;
 tag) tag "$2" "$3" ;;
-*) die "images.sh: tools, binary NAME FILE, import TAR NAME, or tag NAME NAME" ;;
+*) die "images.sh: tools, reader, binary NAME FILE, import TAR NAME, or tag NAME NAME" ;;
 esac

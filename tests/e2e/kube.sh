@@ -15,6 +15,7 @@ import_images() {
 	"$ROOT/tests/e2e/images.sh" import "$MODELMOUNT_IMAGE" "$OWN_IMAGE"
 	"$ROOT/tests/e2e/images.sh" tag "$OWN_IMAGE" "${OWN_IMAGE%:*}:next" # another version, as far as Kubernetes can tell
 	"$ROOT/tests/e2e/images.sh" binary "$provisioner" "$TOOLS/bin/csi-provisioner"
+	"$ROOT/tests/e2e/images.sh" reader
 }
 
 # image_named NAME: of the manifests on standard input.
@@ -49,6 +50,7 @@ keys() {
 # ending.
 put_away() {
 	if service_gone kube-apiserver; then start_api_server; fi
+	if service_gone containerd; then start_containerd; fi
 	if service_gone kubelet; then start_kubelet; fi
 	[[ -z $NAMESPACE ]] || kubectl delete namespace "$NAMESPACE" --wait --timeout 90s
 }
@@ -68,11 +70,13 @@ inline() {
 	for attribute in "$@"; do echo "    $attribute"; done
 }
 
-# pod NAME VOLUME [SCRIPT]: a pod that has the volume at /model and runs the script, by default nothing. Fits the
-# standard `restricted`.
-pod() {
+# pod NAME VOLUME [SCRIPT]: a pod that has the volume at /model and runs the script, by default nothing, in the image
+# $IMAGE_OF_POD. Fits the standard `restricted`.
+pod() { pod_manifest "$@" | kubectl --namespace "$NAMESPACE" apply --filename -; }
+
+pod_manifest() {
 	local name=$1 volume=${2//$'\n'/$'\n'      } script=${3:-sleep 2147483647}
-	kubectl --namespace "$NAMESPACE" apply --filename - <<-YAML
+	cat <<-YAML
 		apiVersion: v1
 		kind: Pod
 		metadata: {name: $name, labels: {app: $name}}
@@ -83,7 +87,7 @@ pod() {
 		  securityContext: {runAsNonRoot: true, runAsUser: 1000, seccompProfile: {type: RuntimeDefault}}
 		  containers:
 		    - name: main
-		      image: $TOOLS_IMAGE
+		      image: ${IMAGE_OF_POD:-$TOOLS_IMAGE}
 		      imagePullPolicy: Never
 		      command: [sh, -c, $(jq --null-input --arg script "$script" '$script')]
 		      securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
@@ -94,8 +98,34 @@ pod() {
 	YAML
 }
 
+# deployment NAME REPLICAS VOLUME: of such pods.
+deployment() {
+	pod_manifest "$1" "$3" | kubectl create --dry-run=client --output json --filename - |
+		jq --argjson replicas "$2" '{apiVersion: "apps/v1", kind: "Deployment", metadata: {name: .metadata.name}, spec: {$replicas,
+			selector: {matchLabels: .metadata.labels}, template: {metadata: {labels: .metadata.labels}, spec: .spec}}}' |
+		kubectl --namespace "$NAMESPACE" apply --filename -
+}
+
+# mounts_of APP: how many volumes of the driver are mounted for the pods with this label.
+mounts_of() {
+	local uid
+	for uid in $(kubectl --namespace "$NAMESPACE" get pods --selector "app=$1" --output jsonpath='{.items[*].metadata.uid}'); do
+		mounts_below "$KUBELET_DIR/pods/$uid/volumes/kubernetes.io~csi"
+	done | wc -l
+}
+
 # ready KIND/NAME...: until all of them are.
 ready() { kubectl --namespace "$NAMESPACE" wait --for=condition=Ready --timeout 60s "$@"; }
+
+# What the node plugin tells Prometheus.
+metrics() {
+	local address
+	address=$(kubectl --namespace "$RELEASE_NAMESPACE" get pod "$(plugin)" --output jsonpath='{.status.podIP}')
+	curl --silent --fail "http://$address:9809/metrics"
+}
+
+# How many bytes it has downloaded since it started.
+downloads() { metrics | sed -n 's/^modelmount_downloaded_bytes_total //p'; }
 
 # The node plugin's pod.
 plugin() {

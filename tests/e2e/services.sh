@@ -12,6 +12,7 @@
 	API_SERVICE=10.96.0.1    # the first address of SERVICES is the API server's
 	KUBELET_DIR=${KUBELET_DIR:-/var/lib/kubelet}
 	TOOLS_IMAGE=localhost/modelmount-e2e/tools:1
+	READER_IMAGE=localhost/modelmount-e2e/reader:1
 	RELEASE_NAMESPACE=modelmount # as deploy/examples have it
 }
 

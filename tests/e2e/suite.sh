@@ -41,7 +41,8 @@ run_case() {
 	set +e
 	(
 		set -e
-		trap put_away EXIT
+		PIDS=() # from here on, the case's own
+		trap 'put_away; stop_all' EXIT
 		"case_$name"
 	) >"$log" 2>&1 </dev/null
 	code=$?

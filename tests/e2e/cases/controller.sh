@@ -64,13 +64,6 @@ case_deleted_claim_leaves_the_cache() {
 	[[ -n $before && $(downloads) == "$before" ]]
 }
 
-# How many bytes the node plugin has downloaded since it started.
-downloads() {
-	local address
-	address=$(kubectl --namespace "$RELEASE_NAMESPACE" get pod "$(plugin)" --output jsonpath='{.status.podIP}')
-	curl --silent --fail "http://$address:9809/metrics" | sed -n 's/^modelmount_downloaded_bytes_total //p'
-}
-
 case_annotations_name_the_model() {
 	local key='.metadata.annotations["modelmount.io/model"]'
 	namespace

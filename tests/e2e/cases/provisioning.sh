@@ -9,8 +9,7 @@ case_source_is_down() {
 	claim_with late down
 	refused late code Unavailable "$elsewhere"
 	# The same buckets at that address.
-	ROOT_ACCESS_KEY=$S3_KEY ROOT_SECRET_KEY=$S3_SECRET start s3-late \
-		versitygw --port "${elsewhere#http://}" --region "$S3_REGION" --keep-alive --quiet posix "$WORK/s3"
+	serve_s3 "${elsewhere#http://}"
 	server=$STARTED
 	bound late
 	pod reader "$(claimed late)"

@@ -4,12 +4,17 @@
 case_inline_volume() {
 	namespace
 	release
-	pod reader "$(inline)"
-	ready pod/reader
-	verify reader
+	reader "$(MODEL_OF_POD=$REAL_MODEL_URI inline)"
 	# Read-only, also for a program that tries.
 	kubectl --namespace "$NAMESPACE" exec reader -- sh -c '! touch /model/new && ! rm /model/config.json'
-	verify reader
+	serves reader
+}
+
+# reader VOLUME: a pod that uses the real model, from this volume.
+reader() {
+	IMAGE_OF_POD=$READER_IMAGE pod reader "$1"
+	ready pod/reader
+	serves reader
 }
 
 case_two_pods_share_one_copy() {
@@ -26,15 +31,42 @@ case_two_pods_share_one_copy() {
 	[[ $(sort -u <<<"$files" | wc -l) == 1 ]]
 }
 
+# Ten pods at once: the bytes of one download, ten mounts, one copy.
+case_ten_replicas() {
+	local uri=s3://models/replicas before pods name
+	namespace
+	release
+	serve_slowly 9010 8m
+	random_model "$uri" 40
+	before=$(downloads)
+	deployment servers 10 "$(MODEL_OF_POD=$uri S3_ENDPOINT=$SLOW inline)"
+	kubectl --namespace "$NAMESPACE" rollout status deployment/servers --timeout 90s
+	[[ $(($(downloads) - before)) == 40000000 ]]
+	until_true 10 "the log of all requests" slowly_sent_is "${uri#s3:/}" 40000000 || {
+		cat "$SLOW_LOG"
+		return 1
+	}
+
+	mapfile -t pods < <(kubectl --namespace "$NAMESPACE" get pods --output name)
+	((${#pods[@]} == 10))
+	(($(mounts_of servers) == 10))
+	for name in "${pods[@]}"; do
+		kubectl --namespace "$NAMESPACE" exec "$name" -- sh -c 'stat -c %d:%i /model/model.safetensors; sha256sum /model/model.safetensors'
+	done | sort -u >"$WORK/replicas"
+	# The same file of the same file system, not a copy; and the right one.
+	[[ $(grep -c -v ' ' "$WORK/replicas") == 1 ]]
+	[[ $(grep ' ' "$WORK/replicas") == "$(sha256sum <"$WORK/random/model.safetensors" | cut -d ' ' -f 1)  /model/model.safetensors" ]]
+}
+
+slowly_sent_is() { [[ $(slowly_sent "$1") == "$2" ]]; }
+
 case_storage_class() {
 	namespace
-	release --set-json "storageClasses=[$(class tiny s3-reader)]"
-	claim tiny tiny
-	pod reader 'persistentVolumeClaim: {claimName: tiny, readOnly: true}'
-	ready pod/reader
-	verify reader
+	release --set-json "storageClasses=[$(class minilm s3-reader "$REAL_MODEL_URI")]"
+	claim minilm minilm
+	reader 'persistentVolumeClaim: {claimName: minilm, readOnly: true}'
 	kubectl --namespace "$NAMESPACE" delete pod reader --wait
-	kubectl --namespace "$NAMESPACE" delete pvc tiny --wait
+	kubectl --namespace "$NAMESPACE" delete pvc minilm --wait
 	until_true 30 "the end of the PersistentVolume" no_volumes
 }
 
@@ -79,12 +111,10 @@ case_static_volume() {
 		    volumeHandle: fixed
 		    readOnly: true
 		    nodePublishSecretRef: {name: s3-reader, namespace: $NAMESPACE}
-		    volumeAttributes: {modelUri: "$MODEL_URI", endpoint: "$S3_ENDPOINT"}
+		    volumeAttributes: {modelUri: "$REAL_MODEL_URI", endpoint: "$S3_ENDPOINT"}
 	YAML
 	claim fixed '""'
-	pod reader 'persistentVolumeClaim: {claimName: fixed, readOnly: true}'
-	ready pod/reader
-	verify reader
+	reader 'persistentVolumeClaim: {claimName: fixed, readOnly: true}'
 	kubectl --namespace "$NAMESPACE" delete pod reader --wait
 	kubectl delete pv "$NAMESPACE" --wait=false
 }
