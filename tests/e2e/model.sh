@@ -72,7 +72,7 @@ serve_slowly() {
 		      proxy_http_version 1.1;
 		      proxy_set_header Host \$http_host; # it is signed
 		      proxy_set_header Connection "";
-		      proxy_buffering off;
+		      proxy_max_temp_file_size 0; # without buffers there would be no limit, with a file it would not reach the S3 server
 		      limit_rate $2;
 		    }
 		  }

@@ -9,16 +9,17 @@ case_plugin_deleted_while_downloading() {
 	reading
 	serve_slowly 9011 4m
 	random_model "$uri" $((size / 1000000))
-	pod late "$(MODEL_OF_POD=$uri S3_ENDPOINT=$SLOW inline)"
-	until_true 60 "a third of the download" downloaded_more_than $((size / 3))
+	before=$(downloads)
+	pod slow "$(MODEL_OF_POD=$uri S3_ENDPOINT=$SLOW inline)"
+	until_true 60 "a third of the download" downloaded_more_than $((before + size / 3))
 	before=$(plugin)
 	kubectl --namespace "$RELEASE_NAMESPACE" delete pod "$before" --wait
-	downloading late # else nothing was interrupted
+	downloading slow # else nothing was interrupted
 	kubectl --namespace "$RELEASE_NAMESPACE" rollout status daemonset --timeout 60s
 
-	kubectl --namespace "$NAMESPACE" wait --for=condition=Ready --timeout 120s pod/late
+	kubectl --namespace "$NAMESPACE" wait --for=condition=Ready --timeout 120s pod/slow
 	[[ $(plugin) != "$before" ]]
-	has_random_model late
+	has_random_model slow
 	still_reading
 	# What was there was not asked for again: at most the parts that were in flight, each of 16 MiB, came twice.
 	echo "measured: $(slowly_sent "${uri#s3:/}") bytes were sent for a model of $size"
@@ -175,13 +176,14 @@ end_shims() {
 
 # A publish needs the API server for nothing once it has begun.
 case_api_server_down_during_a_publish() {
-	local uri=s3://models/unattended uid
+	local uri=s3://models/unattended before uid
 	namespace
 	release
-	serve_slowly 9014 2m
+	serve_slowly 9014 1m
 	random_model "$uri" 30
+	before=$(downloads)
 	pod late "$(MODEL_OF_POD=$uri S3_ENDPOINT=$SLOW inline)"
-	until_true 60 "the download's begin" downloaded_more_than "$(($(downloads) + 1000000))"
+	until_true 60 "the download's begin" downloaded_more_than $((before + 1000000))
 	uid=$(kubectl --namespace "$NAMESPACE" get pod late --output jsonpath='{.metadata.uid}')
 	[[ $(mounts_of late) == 0 ]]
 
