@@ -111,11 +111,17 @@ verify() {
 	}
 }
 
-# serves POD: the pod has the real model, every file of it, and a program in it gets from the model what it is known to
-# give: the tokens are BERT's, the embedding is the one that its authors' own library computes.
+# has_random_model POD: the model that random_model has made, whole.
+has_random_model() {
+	[[ $(kubectl --namespace "$NAMESPACE" exec "$1" -- sha256sum /model/model.safetensors | cut -d ' ' -f 1) == \
+		"$(sha256sum "$WORK/random/model.safetensors" | cut -d ' ' -f 1)" ]]
+}
+
+# serves POD [DIRECTORY]: the pod has the real model, every file of it, and a program in it gets from the model what it is
+# known to give: the tokens are BERT's, the embedding is the one that its authors' own library computes.
 serves() {
-	MODEL_SUMS=$REAL_MODEL_SUMS verify "$1"
-	kubectl --namespace "$NAMESPACE" exec "$1" -- embed /model "This is an example sentence" |
+	MODEL_SUMS=$REAL_MODEL_SUMS verify "$1" "$NAMESPACE" "${2:-/model}"
+	kubectl --namespace "$NAMESPACE" exec "$1" -- embed "${2:-/model}" "This is an example sentence" |
 		jq --exit-status '(.tokens == [101, 2023, 2003, 2019, 2742, 6251, 102]) and (.embedding | length == 384) and
 			([.embedding[:5], [0.0676569, 0.0634959, 0.0487131, 0.0793049, 0.0374480]] | transpose | all((.[0] - .[1]) | fabs < 0.00001))'
 }

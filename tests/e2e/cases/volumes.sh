@@ -119,39 +119,32 @@ case_static_volume() {
 	kubectl delete pv "$NAMESPACE" --wait=false
 }
 
-# Kubelet waits two minutes for an answer. A model that takes longer is told of in the pod's events, in few of them, and
-# its pod starts as soon as the model is there.
-case_slow_model() {
-	local uri=s3://models/slow ended started
+# A base and its adapter, from two places, in one volume.
+case_several_models() {
+	local models="[{\"uri\": \"$REAL_MODEL_URI\", \"path\": \"base\"}, {\"uri\": \"$MODEL_URI\", \"path\": \"adapters/a\"}]"
 	namespace
 	release
-	serve_slowly 9015 110k # a part of the model is 16 MiB
-	random_model "$uri" 40
-	pod reader "$(MODEL_OF_POD=$uri S3_ENDPOINT=$SLOW inline)"
-	kubectl --namespace "$NAMESPACE" wait --for=condition=Ready --timeout 300s pod/reader
-	has_random_model reader
-
-	ended=$(awk '$1 == "GET" && $3 == 206 { if ($5 > last) last = $5 } END { printf "%d\n", last }' "$SLOW_LOG")
-	started=$(kubectl --namespace "$NAMESPACE" get pod reader --output jsonpath='{.status.containerStatuses[0].state.running.startedAt}')
-	echo "measured: the pod has started $(($(date --date "$started" +%s) - ended)) s after the download's end"
-	(($(date --date "$started" +%s) - ended <= 5))
-	events reader | tee /dev/stderr | grep 'FailedMount\|SetUp failed' >"$WORK/progress"
-	grep --quiet "code = Aborted desc = $uri is being downloaded, [1-9]0 % of .* so far; the pod starts when it is complete" "$WORK/progress"
-	(($(wc -l <"$WORK/progress") <= 2))
-	[[ $(slowly_sent "${uri#s3:/}") == 40000000 ]]
+	IMAGE_OF_POD=$READER_IMAGE pod reader "$(inline "modelUris: '$models'" | sed '/modelUri:/d')"
+	ready pod/reader
+	serves reader /model/base
+	verify reader "$NAMESPACE" /model/adapters/a
+	[[ $(kubectl --namespace "$NAMESPACE" exec reader -- sh -c 'cd /model && echo * adapters/*') == "adapters base adapters/a" ]]
 }
 
-# What is wrong is in the pod's events: nobody sees the plugin's log.
-case_wrong_model() {
+# A part of a model: a directory, and a single file.
+case_sub_path() {
 	namespace
 	release
-	MODEL_OF_POD=s3://models/no-such-model pod reader "$(MODEL_OF_POD=s3://models/no-such-model inline)"
-	until_true 60 "an event that names the model" told_of s3://models/no-such-model
-	events reader
-	[[ $(kubectl --namespace "$NAMESPACE" get pod reader --output jsonpath='{.status.phase}') == Pending ]]
+	pod_manifest reader "$(inline)" | kubectl --namespace "$NAMESPACE" create --dry-run=client --output json --filename - |
+		jq '.spec.containers[0].volumeMounts |= [.[0] | (.mountPath = "/tokenizer" | .subPath = "tokenizer"),
+			(.mountPath = "/config.json" | .subPath = "config.json")]' |
+		kubectl --namespace "$NAMESPACE" apply --filename -
+	ready pod/reader
+	kubectl --namespace "$NAMESPACE" exec reader -- cat /tokenizer/tokenizer.json /config.json >"$WORK/parts"
+	cat "$MODEL/tokenizer/tokenizer.json" "$MODEL/config.json" | cmp - "$WORK/parts"
+	kubectl --namespace "$NAMESPACE" exec reader -- sh -c '! touch /tokenizer/new && ! touch /config.json'
+	kubectl --namespace "$NAMESPACE" delete pod reader --wait
 }
-
-told_of() { events reader | grep -q "$1"; }
 
 # Every file in deploy/examples works, once its model, its image and the keys exist: only addresses and keys are replaced.
 case_examples() {
