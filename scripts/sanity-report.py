@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Holds csi-sanity's JUnit report against tests/sanity-skips.txt.
+"""Holds a suite's JUnit report against a list of the tests that do not run, such as tests/sanity-skips.txt.
 
-sanity-report.py ask SKIPS            prints the expressions that csi-sanity is asked to skip
-sanity-report.py check SKIPS REPORT   prints a summary; exit 1 if a test failed, if one was skipped that the list does
-                                      not have, or if the list has a line that nothing was skipped for
+sanity-report.py ask SKIPS                   prints the expressions that the suite is asked to skip
+sanity-report.py check SKIPS REPORT [TEXT]   prints a summary; exit 1 if a test failed, if one was skipped that the list
+                                             does not have, or if the list has a line that nothing was skipped for;
+                                             with TEXT, only of tests that have it in their names
 """
 
 import re
@@ -36,11 +37,20 @@ def read_report(path):
         yield name[len("[It] "):], case.get("status"), message.removeprefix("skipped - ")
 
 
-def check(skips_path, report_path):
+def service(name):
+    """What a test is about: its group in csi-sanity, its test suite in Kubernetes."""
+    pattern = re.search(r"\[Testpattern: ([^]]*)\] (\S+)", name)
+    if pattern:
+        return f"{pattern[2]}, {pattern[1]}"
+    return name.split(" [")[0] if " [" in name else " ".join(name.split()[:2])
+
+
+def check(skips_path, report_path, text=""):
     skips = list(read_skips(skips_path))
+    report = [test for test in read_report(report_path) if text in test[0]]
     used = set()
     passed, failed, unexpected = [], [], []
-    for name, status, message in read_report(report_path):
+    for name, status, message in report:
         if status == "passed":
             passed.append(name)
         elif status in ("skipped", "pending"):
@@ -50,16 +60,15 @@ def check(skips_path, report_path):
                 unexpected.append((name, message))
         else:
             failed.append((name, message))
-    skipped = sum(1 for _, status, _ in read_report(report_path) if status in ("skipped", "pending"))
+    skipped = sum(1 for _, status, _ in report if status in ("skipped", "pending"))
     # After a failure much more is skipped or not reached: then only the failure counts.
     stale = [] if failed else [expression.pattern for index, (_, expression, _) in enumerate(skips) if index not in used]
 
     services = {}
     for name in passed:
-        service = name.split(" [")[0] if " [" in name else " ".join(name.split()[:2])
-        services[service] = services.get(service, 0) + 1
-    for service, count in sorted(services.items()):
-        print(f"  {service}: {count} passed")
+        services[service(name)] = services.get(service(name), 0) + 1
+    for about, count in sorted(services.items()):
+        print(f"  {about}: {count} passed")
     for name, message in failed:
         # The suite's "Unexpected error" has the error itself some lines further down.
         text = " ".join(line.strip() for line in message.splitlines())
@@ -83,8 +92,8 @@ def main(arguments):
             if kind == "ask":
                 print(expression.pattern)
         return 0
-    if len(arguments) == 3 and arguments[0] == "check":
-        return check(arguments[1], arguments[2])
+    if len(arguments) in (3, 4) and arguments[0] == "check":
+        return check(*arguments[1:])
     sys.exit(__doc__)
 
 

@@ -36,6 +36,8 @@ HELM_DOCS=v1.14.2
 PROMETHEUS_OPERATOR=v0.85.0
 GO_NEEDED=1.21         # from this one on, Go fetches by itself the newer Go that a module asks for
 
+KUBERNETES_PROGRAMS=(kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl)
+
 LOG=$TOOLS/install.log
 MISSING=0
 
@@ -162,10 +164,12 @@ module_version() { sed -n "s|^\t$2 \(v[^ ]*\).*|\1|p" "$1/go.mod"; }
 # that `go install` refuses, since their own modules replace others by directories of their repositories.
 go_program() { go_built "$1" "$2" build_go_program "$1" "$3" "${4:-}"; }
 
+# What ends in .test is the tests of a package.
 build_go_program() {
-	local package
-	package=$(cd "$2" && go list -mod=readonly tool | grep "/$1\$") &&
-		(cd "$2" && CGO_ENABLED=0 GOFLAGS=-modcacherw go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w $3" \
+	local program=$1 package build=(build)
+	if [[ $program == *.test ]]; then build=(test -c); fi
+	package=$(cd "$2" && go list -mod=readonly tool | grep "/${program%.test}\$") &&
+		(cd "$2" && CGO_ENABLED=0 GOFLAGS=-modcacherw go "${build[@]}" -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w $3" \
 			-o "$TOOLS/bin/$1" "$package")
 }
 
@@ -323,13 +327,15 @@ registries() {
 	go_tool oras oras.land/oras/cmd/oras "$ORAS"
 }
 
-# Kubernetes tells others its version, and decides by it what it may do; `go build` would leave it at 0.0.0.
+# kubernetes DIRECTORY PREFIX PROGRAM...: Kubernetes tells others its version, and decides by it what it may do; `go build`
+# would leave it at 0.0.0.
 kubernetes() {
-	local directory=$ROOT/tests/e2e/binaries/kubernetes version minor name package=k8s.io/component-base/version
+	local directory=$ROOT/tests/e2e/binaries/$1 prefix=$2 version minor name package=k8s.io/component-base/version
+	shift 2
 	version=$(module_version "$directory" k8s.io/kubernetes)
 	minor=${version#v1.}
-	for name in kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl; do
-		go_program "$name" "$version" "$directory" \
+	for name in "$@"; do
+		go_program "$prefix$name" "$version" "$directory" \
 			"-X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}"
 	done
 }
@@ -405,7 +411,7 @@ group() {
 		package iptables iptables
 		package mount mount
 		cni_plugins >/dev/null || apt_install containernetworking-plugins || missing "CNI plugins" "install the package containernetworking-plugins"
-		kubernetes
+		kubernetes kubernetes '' "${KUBERNETES_PROGRAMS[@]}" e2e.test
 		csi_provisioner
 		go_tool helm helm.sh/helm/v3/cmd/helm "$HELM"
 		s3_server

@@ -3,6 +3,7 @@
 #
 #   images.sh tools               a shell and the usual programs, for the tests' own pods
 #   images.sh reader              the same, and a program that reads a model: reader/embed.py
+#   images.sh agnhost NAME        a shell under this name that waits, whatever it is told to do
 #   images.sh binary NAME FILE    a static binary and nothing else, as the image NAME
 #   images.sh import TAR NAME     an image that another tool built, under this name
 #   images.sh tag NAME NAME       another name for an image
@@ -46,6 +47,12 @@ tools() {
 	busybox_in "$WORK/root"
 	# It also stands in for the image that holds a pod's namespaces. As process 1, sleep would ignore SIGTERM.
 	image "$TOOLS_IMAGE" "$WORK/root" '{"Env": ["PATH=/bin"], "Cmd": ["/bin/sleep", "2147483647"], "StopSignal": "SIGKILL"}'
+}
+
+# What the storage suite asks of agnhost is only to be there, for commands that it then runs in the node's namespaces.
+agnhost() {
+	busybox_in "$WORK/root"
+	image "$1" "$WORK/root" '{"Env": ["PATH=/bin"], "Entrypoint": ["/bin/sh", "-c", "exec sleep 2147483647"], "StopSignal": "SIGKILL"}'
 }
 
 # This machine's interpreter, for which the libraries were installed, and what the two are linked with.
@@ -96,8 +103,9 @@ trap clean_up EXIT
 case ${1:-} in
 tools) tools ;;
 reader) reader ;;
+agnhost) agnhost "$2" ;;
 binary) binary "$2" "$3" ;;
 import) import "$2" "$3" ;;
 tag) tag "$2" "$3" ;;
-*) die "images.sh: tools, reader, binary NAME FILE, import TAR NAME, or tag NAME NAME" ;;
+*) die "images.sh: tools, reader, agnhost NAME, binary NAME FILE, import TAR NAME, or tag NAME NAME" ;;
 esac
