@@ -1,20 +1,78 @@
 #!/usr/bin/env bash
-# `make e2e`: starts a cluster, installs the chart with the image of this source tree, and runs cases against it.
+# `make e2e`: starts clusters, installs the chart with the image of this source tree, and runs cases against it.
 #
-#   run.sh [--keep] [CASE...]     the cases by their names (see cases/*.sh), by default all; --keep leaves the cluster up
+#   run.sh [--keep] [CASE...]     the cases by their names (see cases/*.sh), by default all
+#
+#   --keep     leaves the cluster up
 #
 # MODELMOUNT_IMAGE: the image's archive, by default the one that `make image` has put into target/image.
+#
+# Cases mostly wait, so all of them run in four clusters beside each other. Those that are named run in one.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/../../scripts/lib.sh"
 cd "$ROOT"
 
 CLUSTER=tests/e2e/cluster.sh
-KEEP=''
-if [[ ${1:-} == --keep ]]; then
-	KEEP=yes
+LANES=("events storage" "volumes secrets" "disruption upgrade access" "controller provisioning install")
+E2E_DIR=${E2E_DIR:-$(realpath "${TMPDIR:-/tmp}")/modelmount-e2e}
+KEEP='' SUITES=()
+
+# cases FILE...: the names of the cases in these files.
+cases() { sed -n 's/^case_\([a-z0-9_]*\)() {$/\1/p' "$@"; }
+
+# suite NUMBER CASE...: runs the cases in a cluster of their own, prints what they say, and keeps the last line.
+suite() {
+	(($1 == 1)) || export E2E_DIR=$E2E_DIR-$1
+	if [[ -n $KEEP ]]; then "$CLUSTER" up; else "$CLUSTER" up --owner $$; fi
+	"$CLUSTER" exec tests/e2e/suite.sh "${@:2}" | tee "$WORK/suite-$1" | grep --line-buffered --invert-match '^test result: '
+	[[ -n $KEEP ]] || "$CLUSTER" down
+}
+
+in_lanes() {
+	local lane files names count=0
+	files=(tests/e2e/cases/*.sh)
+	read -ra names <<<"${LANES[*]}"
+	((${#files[@]} == ${#names[@]})) || die "run.sh: each file of cases must be in one lane"
+	for lane in "${LANES[@]}"; do
+		read -ra files <<<"$lane"
+		files=("${files[@]/%/.sh}")
+		mapfile -t names < <(cases "${files[@]/#/tests/e2e/cases/}")
+		count=$((count + 1))
+		suite "$count" "${names[@]}" &
+		SUITES+=($!)
+	done
+}
+
+down() {
+	local directory
+	for directory in "$E2E_DIR" "$E2E_DIR"-*; do
+		[[ -n $KEEP || ! -d $directory ]] || E2E_DIR=$directory "$CLUSTER" down
+	done
+	clean_up
+}
+
+# Adds up the last lines of the suites.
+verdict() {
+	local pid status=0 counts passed failed all
+	for pid in "${SUITES[@]}"; do wait "$pid" || status=1; done
+	counts=$(tail --quiet --lines 1 "$WORK"/suite-* | sed 's/\x1b\[[0-9;]*m//g' |
+		awk '/^test result: / { passed += $4; failed += $6 } END { print passed + 0, failed + 0 }')
+	read -r passed failed <<<"$counts"
+	all=$(cases tests/e2e/cases/*.sh | wc -l)
+	((passed > 0)) || status=1
+	echo
+	echo "test result: $( ((status)) && echo "${RED}FAILED${PLAIN}" || echo "${GREEN}ok${PLAIN}"). $passed passed; $failed failed; 0 ignored; 0 measured; $((all - passed - failed)) filtered out; finished in $SECONDS.00s"
+	return "$status"
+}
+
+while [[ ${1:-} == --* ]]; do
+	case $1 in
+	--keep) KEEP=yes ;;
+	*) die "run.sh: no option $1" ;;
+	esac
 	shift
-fi
+done
 if ! can_mount; then
 	unchecked "the end-to-end tests" "need root and the right to mount"
 	exit 0
@@ -24,7 +82,13 @@ MODELMOUNT_IMAGE=$(realpath "${MODELMOUNT_IMAGE:-$(image_archive)}")
 [[ -f $MODELMOUNT_IMAGE ]] || die "no image $MODELMOUNT_IMAGE: run \`make image\` first"
 export MODELMOUNT_IMAGE
 
-[[ -n $KEEP ]] || trap '"$CLUSTER" down' EXIT
+make_work e2e-run
+trap down EXIT
 trap 'exit 130' INT TERM
-if [[ -n $KEEP ]]; then "$CLUSTER" up; else "$CLUSTER" up --owner $$; fi
-"$CLUSTER" exec tests/e2e/suite.sh "$@"
+if (($#)); then
+	suite 1 "$@" &
+	SUITES+=($!)
+else
+	in_lanes
+fi
+verdict

@@ -34,7 +34,6 @@ dump() {
 
 run_case() {
 	local name=$1 began=$SECONDS log=$WORK/$1.log code=0
-	printf 'test %s ... ' "$name"
 	export CASE=$name
 	KUBELET_LINES=$(wc -l <"$E2E_DIR/kubelet.log")
 	# Not as a condition: bash would then go on after a command that fails.
@@ -47,15 +46,21 @@ run_case() {
 	) >"$log" 2>&1 </dev/null
 	code=$?
 	set -e
+	if ((code == 0)); then PASSED=$((PASSED + 1)); else FAILED=$((FAILED + 1)); fi
+	# At once: another suite may be writing to the same place.
+	report "$name" "$code" $((SECONDS - began)) "$log" >"$WORK/report" 2>&1
+	cat "$WORK/report"
+}
+
+report() {
+	local name=$1 code=$2 seconds=$3 log=$4
 	if ((code == 0)); then
-		PASSED=$((PASSED + 1))
-		echo "${GREEN}ok${PLAIN} ($((SECONDS - began)) s)"
+		echo "test $name ... ${GREEN}ok${PLAIN} ($seconds s)"
 		sed -n 's/^measured: /     /p' "$log"
 	else
-		FAILED=$((FAILED + 1))
-		echo "${RED}FAILED${PLAIN} ($((SECONDS - began)) s)"
+		echo "test $name ... ${RED}FAILED${PLAIN} ($seconds s)"
 		tail -n 40 "$log"
-		dump 2>&1
+		dump
 		echo "--- end of $name"
 	fi
 }
