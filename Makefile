@@ -1,6 +1,6 @@
 # Everything that one does with this repository. `make` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help build release demo test test-features sanity fuzz bench footprint lint fmt chart generate image image-test image-same e2e audit tools clean
+.PHONY: help build release demo test test-features sanity fuzz bench footprint lint fmt chart generate image image-test image-same e2e e2e-oldest audit tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ image-same: image ## Builds the image once more from nothing, elsewhere, and com
 e2e: image ## A real Kubernetes node with the image and the chart of this source tree; needs root
 	@tests/e2e/run.sh
 
+e2e-oldest: image ## The same on the oldest Kubernetes that the chart installs on, with the cases that depend on it most
+	@tests/e2e/run.sh --oldest
+
 lint: ## Formatting, clippy, each feature alone, dependencies and scripts
 	@scripts/lint.sh
 
@@ -72,7 +75,7 @@ audit: ## Known advisories in the dependencies (ADVISORY_DB=directory to stay of
 	@scripts/audit.sh
 
 tools: ## Install the tools that the other targets use
-	@scripts/tools.sh test lint demo bench fuzz chart image e2e
+	@scripts/tools.sh test lint demo bench fuzz chart image e2e e2e-oldest
 
 clean: ## Remove what was built (the tools stay)
 	cargo clean

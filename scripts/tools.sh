@@ -2,7 +2,7 @@
 # Installs what the other scripts need, by the machine's own package managers, pinned, into a directory of its own:
 # $MODELMOUNT_TOOLS, by default ~/.cache/modelmount-tools. Running it again does nothing; a changed pin reinstalls.
 #
-#   tools.sh [test] [bench] [demo] [lint] [audit] [fuzz] [chart] [image] [e2e]      default: test lint
+#   tools.sh [test] [bench] [demo] [lint] [audit] [fuzz] [chart] [image] [e2e] [e2e-oldest]      default: test lint
 #
 # What can't be had is said in one line, and the rest goes on; with CI=true it is a failure.
 set -euo pipefail
@@ -164,9 +164,9 @@ module_version() { sed -n "s|^\t$2 \(v[^ ]*\).*|\1|p" "$1/go.mod"; }
 # that `go install` refuses, since their own modules replace others by directories of their repositories.
 go_program() { go_built "$1" "$2" build_go_program "$1" "$3" "${4:-}"; }
 
-# What ends in .test is the tests of a package.
+# The programs of the oldest Kubernetes are told by a prefix. What ends in .test is the tests of a package.
 build_go_program() {
-	local program=$1 package build=(build)
+	local program=${1#oldest-} package build=(build)
 	if [[ $program == *.test ]]; then build=(test -c); fi
 	package=$(cd "$2" && go list -mod=readonly tool | grep "/${program%.test}\$") &&
 		(cd "$2" && CGO_ENABLED=0 GOFLAGS=-modcacherw go "${build[@]}" -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w $3" \
@@ -340,6 +340,14 @@ kubernetes() {
 	done
 }
 
+# The oldest Kubernetes has its programs in a directory of its own, under their own names.
+oldest_kubernetes() {
+	local name
+	kubernetes kubernetes-oldest oldest- "${KUBERNETES_PROGRAMS[@]}"
+	mkdir -p "$TOOLS/oldest"
+	for name in "${KUBERNETES_PROGRAMS[@]}"; do ln -sf "../bin/oldest-$name" "$TOOLS/oldest/$name"; done
+}
+
 csi_provisioner() {
 	local directory=$ROOT/tests/e2e/binaries/provisioner version
 	version=$(module_version "$directory" github.com/kubernetes-csi/external-provisioner/v6)
@@ -424,6 +432,9 @@ group() {
 		need_rust
 		cargo_tool cargo-fuzz "$CARGO_FUZZ"
 		;;
+	e2e-oldest)
+		oldest_kubernetes
+		;;
 	audit)
 		need_rust
 		cargo_tool cargo-audit "$CARGO_AUDIT"
@@ -434,7 +445,7 @@ group() {
 		go_tool helm-docs github.com/norwoodj/helm-docs/cmd/helm-docs "$HELM_DOCS"
 		prometheus_operator_crds
 		;;
-	*) die "tools.sh: no group '$1' (there are: test bench demo lint audit fuzz chart image e2e)" ;;
+	*) die "tools.sh: no group '$1' (there are: test bench demo lint audit fuzz chart image e2e e2e-oldest)" ;;
 	esac
 }
 

@@ -13,6 +13,8 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/../../scripts/lib.sh"
+# shellcheck source=tests/e2e/services.sh
+source "$(dirname "$0")/services.sh"
 
 E2E_DIR=${E2E_DIR:-$(realpath "${TMPDIR:-/tmp}")/modelmount-e2e}
 # kubelet's and containerd's control groups are below this one.
@@ -109,7 +111,7 @@ up() {
 	trap - EXIT INT TERM
 	exec 9>&-
 	if [[ -n $owner ]]; then watch_owner "$owner" >/dev/null 2>&1 </dev/null & fi
-	echo "Kubernetes $(cut -d ' ' -f 2 < <("$TOOLS/bin/kubelet" --version)) is up after $((SECONDS - began)) s: $0 kubectl get pods -A" >&2
+	echo "Kubernetes $(cut -d ' ' -f 2 < <(kubelet --version)) is up after $((SECONDS - began)) s: $0 kubectl get pods -A" >&2
 }
 
 inside() {

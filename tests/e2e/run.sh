@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # `make e2e`: starts clusters, installs the chart with the image of this source tree, and runs cases against it.
 #
-#   run.sh [--keep] [CASE...]     the cases by their names (see cases/*.sh), by default all
+#   run.sh [--oldest] [--keep] [CASE...]     the cases by their names (see cases/*.sh), by default all
 #
+#   --oldest   on the oldest Kubernetes that the chart installs on, by default only the cases that depend on it most
 #   --keep     leaves the cluster up
 #
 # MODELMOUNT_IMAGE: the image's archive, by default the one that `make image` has put into target/image.
@@ -15,6 +16,9 @@ cd "$ROOT"
 
 CLUSTER=tests/e2e/cluster.sh
 LANES=("events storage" "volumes secrets" "disruption upgrade access" "controller provisioning install")
+# Kubelet, the API's versions, and the chart's parts that ask for a version.
+OLDEST=(install_defaults rbac_is_what_is_used startup_taint inline_volume storage_class static_volume several_models
+	kubelet_restarts_without_the_source pod_is_forced_away_without_the_plugin upgrade_under_load)
 E2E_DIR=${E2E_DIR:-$(realpath "${TMPDIR:-/tmp}")/modelmount-e2e}
 KEEP='' SUITES=()
 
@@ -69,6 +73,7 @@ verdict() {
 while [[ ${1:-} == --* ]]; do
 	case $1 in
 	--keep) KEEP=yes ;;
+	--oldest) export E2E_KUBERNETES=$TOOLS/oldest ;;
 	*) die "run.sh: no option $1" ;;
 	esac
 	shift
@@ -77,7 +82,7 @@ if ! can_mount; then
 	unchecked "the end-to-end tests" "need root and the right to mount"
 	exit 0
 fi
-scripts/tools.sh e2e
+scripts/tools.sh e2e ${E2E_KUBERNETES:+e2e-oldest}
 MODELMOUNT_IMAGE=$(realpath "${MODELMOUNT_IMAGE:-$(image_archive)}")
 [[ -f $MODELMOUNT_IMAGE ]] || die "no image $MODELMOUNT_IMAGE: run \`make image\` first"
 export MODELMOUNT_IMAGE
@@ -85,6 +90,7 @@ export MODELMOUNT_IMAGE
 make_work e2e-run
 trap down EXIT
 trap 'exit 130' INT TERM
+if [[ -n ${E2E_KUBERNETES:-} ]] && (($# == 0)); then set -- "${OLDEST[@]}"; fi
 if (($#)); then
 	suite 1 "$@" &
 	SUITES+=($!)

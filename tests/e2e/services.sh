@@ -3,6 +3,9 @@
 # them all, and by the cases that stop and start one. Only to be used inside the cluster's namespaces.
 # A program's output is in $E2E_DIR/NAME.log, its process id in $E2E_DIR/NAME.pid.
 
+# Where another version of Kubernetes' programs is.
+if [[ -n ${E2E_KUBERNETES:-} ]]; then PATH=$E2E_KUBERNETES:$PATH; fi
+
 # shellcheck disable=SC2034 # some are for who sources this
 {
 	NODE_NAME=node1
@@ -132,7 +135,7 @@ kubelet_config() {
 		containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 		cgroupDriver: cgroupfs
 		cgroupRoot: /$CGROUP
-		failCgroupV1: false
+		$(kubelet --version | awk -F . '$2 > 30 { print "failCgroupV1: false" }')
 		failSwapOn: false
 		makeIPTablesUtilChains: false
 		resolvConf: ""
