@@ -29,6 +29,7 @@ cases() { sed -n 's/^case_\([a-z0-9_]*\)() {$/\1/p' "$@"; }
 suite() {
 	(($1 == 1)) || export E2E_DIR=$E2E_DIR-$1
 	if [[ -n $KEEP ]]; then "$CLUSTER" up; else "$CLUSTER" up --owner $$; fi
+	echo "$E2E_DIR" >"$WORK/cluster-$1"
 	"$CLUSTER" exec tests/e2e/suite.sh "${@:2}" | tee "$WORK/suite-$1" | grep --line-buffered --invert-match '^test result: '
 	[[ -n $KEEP ]] || "$CLUSTER" down
 }
@@ -48,10 +49,11 @@ in_lanes() {
 	done
 }
 
+# Only what this run has started: where a cluster runs already, it is somebody else's.
 down() {
-	local directory
-	for directory in "$E2E_DIR" "$E2E_DIR"-*; do
-		[[ -n $KEEP || ! -d $directory ]] || E2E_DIR=$directory "$CLUSTER" down
+	local cluster
+	for cluster in "$WORK"/cluster-*; do
+		[[ -n $KEEP || ! -f $cluster ]] || E2E_DIR=$(<"$cluster") "$CLUSTER" down
 	done
 	clean_up
 }
