@@ -9,7 +9,7 @@
 # All of it lives in a mount, a network and a process namespace, and in one directory: $E2E_DIR, by default
 # $TMPDIR/modelmount-e2e. What ends process 1 of the namespaces ends every process, mount, bridge and rule of the
 # cluster with it; the directory and the control groups are the two things that are left, and `down` removes those.
-# With --owner, the cluster also ends when that process does, however it ends.
+# With --owner, the cluster also ends when that process does, however it ends; $E2E_DIR/owner has its id.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/../../scripts/lib.sh"
@@ -102,7 +102,9 @@ up() {
 	# What a killed run may have left.
 	find "$E2E_DIR" -xdev -mindepth 1 -not -path "$E2E_DIR/lock" -delete
 	while read -r group; do mkdir -p "$group"; done < <(cgroups)
-	HOME=$E2E_DIR/home API_ONLY=$api_only setsid unshare --mount --net --pid --fork "$HERE/node.sh" >"$E2E_DIR/node.log" 2>&1 </dev/null &
+	mkdir "$E2E_DIR/tmp"
+	echo "$owner" >"$E2E_DIR/owner"
+	HOME=$E2E_DIR/home TMPDIR=$E2E_DIR/tmp API_ONLY=$api_only setsid unshare --mount --net --pid --fork "$HERE/node.sh" >"$E2E_DIR/node.log" 2>&1 </dev/null &
 	started=$!
 	if ! wait_for 120 "$started" "the cluster" test -e "$E2E_DIR/ready"; then
 		tail -n 30 "$E2E_DIR/node.log" >&2
@@ -116,8 +118,8 @@ up() {
 
 inside() {
 	running || die "no cluster runs in $E2E_DIR: \`$0 up\` starts it"
-	# What kubectl and helm keep in the home directory is the cluster's too.
-	HOME=$E2E_DIR/home KUBECONFIG=$E2E_DIR/kubeconfig exec nsenter --target "$(<"$E2E_DIR/init")" --mount --net --pid -- env --chdir="$PWD" "$@"
+	# What kubectl and helm keep in the home directory, and Kubernetes' suite forgets among temporary files, is the cluster's too.
+	HOME=$E2E_DIR/home TMPDIR=$E2E_DIR/tmp KUBECONFIG=$E2E_DIR/kubeconfig exec nsenter --target "$(<"$E2E_DIR/init")" --mount --net --pid -- env --chdir="$PWD" "$@"
 }
 
 (($#)) || usage

@@ -29,7 +29,6 @@ cases() { sed -n 's/^case_\([a-z0-9_]*\)() {$/\1/p' "$@"; }
 suite() {
 	(($1 == 1)) || export E2E_DIR=$E2E_DIR-$1
 	if [[ -n $KEEP ]]; then "$CLUSTER" up; else "$CLUSTER" up --owner $$; fi
-	echo "$E2E_DIR" >"$WORK/cluster-$1"
 	"$CLUSTER" exec tests/e2e/suite.sh "${@:2}" | tee "$WORK/suite-$1" | grep --line-buffered --invert-match '^test result: '
 	[[ -n $KEEP ]] || "$CLUSTER" down
 }
@@ -44,16 +43,18 @@ in_lanes() {
 		files=("${files[@]/%/.sh}")
 		mapfile -t names < <(cases "${files[@]/#/tests/e2e/cases/}")
 		count=$((count + 1))
-		suite "$count" "${names[@]}" &
+		suite "$count" "${names[@]}" </dev/null &
 		SUITES+=($!)
 	done
 }
 
 # Only what this run has started: where a cluster runs already, it is somebody else's.
 down() {
-	local cluster
-	for cluster in "$WORK"/cluster-*; do
-		[[ -n $KEEP || ! -f $cluster ]] || E2E_DIR=$(<"$cluster") "$CLUSTER" down
+	local suite cluster
+	for suite in "${SUITES[@]}"; do kill -TERM -- "-$suite" 2>/dev/null || true; done
+	for suite in "${SUITES[@]}"; do wait "$suite" 2>/dev/null || true; done
+	for cluster in "$E2E_DIR" "$E2E_DIR"-[0-9]; do
+		[[ $(cat "$cluster/owner" 2>/dev/null) != "$$" ]] || E2E_DIR=$cluster "$CLUSTER" down
 	done
 	clean_up
 }
@@ -62,6 +63,7 @@ down() {
 verdict() {
 	local pid status=0 counts passed failed all
 	for pid in "${SUITES[@]}"; do wait "$pid" || status=1; done
+	SUITES=()
 	counts=$(tail --quiet --lines 1 "$WORK"/suite-* | sed 's/\x1b\[[0-9;]*m//g' |
 		awk '/^test result: / { passed += $4; failed += $6 } END { print passed + 0, failed + 0 }')
 	read -r passed failed <<<"$counts"
@@ -90,11 +92,12 @@ MODELMOUNT_IMAGE=$(realpath "${MODELMOUNT_IMAGE:-$(image_archive)}")
 export MODELMOUNT_IMAGE
 
 make_work e2e-run
+set -m # each suite is a group of processes, which can be ended as a whole
 trap down EXIT
 trap 'exit 130' INT TERM
 if [[ -n ${E2E_KUBERNETES:-} ]] && (($# == 0)); then set -- "${OLDEST[@]}"; fi
 if (($#)); then
-	suite 1 "$@" &
+	suite 1 "$@" </dev/null &
 	SUITES+=($!)
 else
 	in_lanes
