@@ -118,7 +118,9 @@ has_random_model() {
 }
 
 # serves POD [DIRECTORY]: the pod has the real model, every file of it, and a program in it gets from the model what it is
-# known to give: the tokens are BERT's, the embedding is the one that its authors' own library computes.
+# known to give. The tokens and numbers are those that Hugging Face's transformers 4.56.2 computes, with its FlaxBertModel on
+# jax 0.10.2: the mean over the tokens, scaled to length 1. What reader/embed.py makes of the same files, with numpy, is less
+# than 0.000001 away from that in each of the 384 numbers.
 serves() {
 	MODEL_SUMS=$REAL_MODEL_SUMS verify "$1" "$NAMESPACE" "${2:-/model}"
 	kubectl --namespace "$NAMESPACE" exec "$1" -- embed "${2:-/model}" "This is an example sentence" |
