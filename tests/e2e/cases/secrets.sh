@@ -8,30 +8,35 @@ case_secrets_are_asked_for() {
 	release
 	put_model "$MODEL_OF_POD"
 	user stranger
+	user lister
 	secret stranger stranger stranger-secret
+	secret lister lister lister-secret
+	# Who may list a model knows all that the node needs to find it in the cache.
+	policy private "$(allow lister s3:ListBucket)"
+	S3_KEY=lister S3_SECRET=lister-secret s3 ls "$MODEL_OF_POD/model.safetensors"
 	secret misspelt "$S3_KEY" misspelt
 	secret half "$S3_KEY" ''
 	pod owner "$(inline)"
 	ready pod/owner
 
 	pod nobody "$(inline | sed '/nodePublishSecretRef/d')"
-	for pod in stranger misspelt half missing; do pod "$pod" "$(inline | sed "s/s3-reader/$pod/")"; done
+	for pod in stranger lister misspelt half missing; do pod "$pod" "$(inline | sed "s/s3-reader/$pod/")"; done
 	refused_pod nobody "code = Unauthenticated" "refuses anonymous access; give a Secret" nodePublishSecretRef
 	refused_pod stranger "code = PermissionDenied" "knows these credentials and refuses; they need s3:ListBucket"
+	refused_pod lister "code = PermissionDenied" "knows these credentials and refuses; they need" s3:GetObject
 	refused_pod misspelt "code = Unauthenticated" "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 	refused_pod half "code = Unauthenticated" "only half of an S3 key pair"
 	refused_pod missing 'secrets "missing" not found' # which are kubelet's words
 
 	# Whoever has the right by now has the volume, with no more than waiting.
 	secret misspelt "$S3_KEY" "$S3_SECRET"
-	allow_reading stranger private
+	policy private "$(allow stranger s3:ListBucket s3:GetObject)" "$(allow lister s3:ListBucket s3:GetObject)"
 	verify owner
-	ready pod/misspelt pod/stranger
-	verify misspelt
-	verify stranger
+	ready pod/misspelt pod/stranger pod/lister
+	for pod in misspelt stranger lister; do verify "$pod"; done
 	# No secret is told to anybody.
-	if { logs_of_release; events nobody; events stranger; events misspelt; } |
-		grep -e "$S3_SECRET" -e stranger-secret; then return 1; fi
+	if { logs_of_release; for pod in nobody stranger lister misspelt; do events "$pod"; done; } |
+		grep -e "$S3_SECRET" -e stranger-secret -e lister-secret; then return 1; fi
 }
 
 # refused_pod POD TEXT...: until one of its events has all these texts. It must not have been given anything.
@@ -56,12 +61,19 @@ user() { s3_admin create-user --access "$1" --secret "$1-secret" --role user; }
 
 s3_admin() { versitygw admin --access "$S3_KEY" --secret "$S3_SECRET" --endpoint-url "$S3_ENDPOINT" "$@"; }
 
-# allow_reading USER BUCKET: all that is in it.
-allow_reading() {
-	jq --null-input --arg user "$1" --arg bucket "$2" '{Version: "2012-10-17", Statement: [
-		{Effect: "Allow", Principal: {AWS: [$user]}, Action: ["s3:ListBucket"], Resource: ["arn:aws:s3:::\($bucket)"]},
-		{Effect: "Allow", Principal: {AWS: [$user]}, Action: ["s3:GetObject"], Resource: ["arn:aws:s3:::\($bucket)/*"]}]}' >"$WORK/policy"
+# allow USER ACTION...: what the user may do, for `policy`.
+allow() { jq --null-input --compact-output '{user: $ARGS.positional[0], actions: $ARGS.positional[1:]}' --args "$@"; }
+
+# policy BUCKET ALLOWED...: who may do what with all that is in it, beside its owner. Each action is either on the bucket
+# or on its objects.
+policy() {
+	local bucket=$1
+	shift
+	jq --null-input --arg bucket "arn:aws:s3:::$bucket" '{Version: "2012-10-17", Statement: [
+		($ARGS.positional[] | fromjson) as $allowed | $allowed.actions[] |
+		{Effect: "Allow", Principal: {AWS: [$allowed.user]}, Action: [.],
+			Resource: [if . == "s3:ListBucket" then $bucket else "\($bucket)/*" end]}]}' --args "$@" >"$WORK/policy"
 	curl --silent --show-error --fail-with-body --user "$S3_KEY:$S3_SECRET" --aws-sigv4 "aws:amz:$S3_REGION:s3" \
 		--header "x-amz-content-sha256: $(sha256sum <"$WORK/policy" | cut -d ' ' -f 1)" \
-		--upload-file "$WORK/policy" "$S3_ENDPOINT/$2?policy=" # older versions of curl sign no other form
+		--upload-file "$WORK/policy" "$S3_ENDPOINT/$bucket?policy=" # older versions of curl sign no other form
 }

@@ -5,9 +5,17 @@ case_inline_volume() {
 	namespace
 	release
 	reader "$(MODEL_OF_POD=$REAL_MODEL_URI inline)"
-	# Read-only, also for a program that tries.
+	# Read-only, also for a program that tries; and not only since the pod has asked for that.
 	kubectl --namespace "$NAMESPACE" exec reader -- sh -c '! touch /model/new && ! rm /model/config.json'
+	[[ $(mount_options reader) == ro,* ]]
 	serves reader
+}
+
+# mount_options POD: those that the driver gave the pod's one volume.
+mount_options() {
+	local uid
+	uid=$(kubectl --namespace "$NAMESPACE" get pod "$1" --output jsonpath='{.metadata.uid}')
+	awk -v below="$KUBELET_DIR/pods/$uid/volumes/kubernetes.io~csi/" 'index($5, below) == 1 { print $6 }' /proc/self/mountinfo
 }
 
 # reader VOLUME: a pod that uses the real model, from this volume.
