@@ -21,14 +21,16 @@ import_images() {
 # image_named NAME: of the manifests on standard input.
 image_named() { sed -n "s|^.*image: \"\{0,1\}\([^\"]*$1:[^\"]*\)\"\{0,1\}\$|\1|p" | sort -u; }
 
-# release [HELM_FLAGS...]: installs the chart, or changes the release, so that it has its default values and these.
+# release [HELM_FLAGS...]: installs the chart, or changes the release, so that it has its default values and these. Only the
+# machine's disk is not this cluster's alone: what others use of it may leave less free than a node should have.
 release() {
 	kubectl get namespace "$RELEASE_NAMESPACE" >/dev/null 2>&1 || {
 		kubectl create namespace "$RELEASE_NAMESPACE"
 		# The node plugin mounts; the API server lets it do so only here.
 		kubectl label namespace "$RELEASE_NAMESPACE" pod-security.kubernetes.io/enforce=privileged
 	}
-	helm upgrade --install modelmount "$CHART" --namespace "$RELEASE_NAMESPACE" --reset-values --wait --timeout 120s "$@"
+	helm upgrade --install modelmount "$CHART" --namespace "$RELEASE_NAMESPACE" --reset-values --wait --timeout 120s \
+		--set cache.keepFree=1GiB "$@"
 }
 
 # namespace [SUFFIX]: a namespace of the case's own, with the strictest Pod Security that there is.
