@@ -144,7 +144,9 @@ pub(in crate::source) fn token_url(text: &str, hosts: &[&str], endpoint: Option<
         Some(_) => host.ends_with(*name),
         None => host == *name,
     };
-    let own = endpoint.and_then(|endpoint| Url::parse(endpoint).ok()).filter(|own| own.host() == url.host());
+    let own = endpoint
+        .and_then(|endpoint| Url::parse(endpoint).ok())
+        .filter(|own| own.has_host() && own.host() == url.host());
     match own {
         Some(own) if url.scheme() == own.scheme() || url.scheme() == "https" => Ok(url),
         None if url.scheme() == "https" && url.port().is_none() && hosts.iter().any(known) => Ok(url),
@@ -213,6 +215,7 @@ mod tests {
             ("http://other:4443/token", Some("http://gcs:4443")),
             ("http://gcs/token", Some("https://gcs")),
             ("file:///etc/passwd", None),
+            ("file:///etc/passwd", Some("file:///")),
         ] {
             assert_eq!(token_url(text, HOSTS, endpoint).unwrap_err().kind(), ErrorKind::InvalidArgument, "{text}");
         }
