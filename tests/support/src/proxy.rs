@@ -244,8 +244,9 @@ async fn copy(
             return to.shutdown().await;
         }
         pace(length, &mut control, shared).await;
-        to.write_all(&buffer[..length]).await?;
+        // Counted first: whoever has bytes finds them counted.
         count.fetch_add(length as u64, Ordering::SeqCst);
+        to.write_all(&buffer[..length]).await?;
     }
 }
 
