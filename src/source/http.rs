@@ -5,6 +5,7 @@
 //! Last-Modified; every answer is compared with it. A server that gives neither can be read, but neither resumed nor
 //! found again in the cache.
 
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -33,14 +34,20 @@ pub(super) const REGISTRATION: Registration = Registration {
     open: |uri, options, credentials, context| Ok(Arc::new(Http::open(uri, options, credentials, context)?)),
 };
 
-#[derive(Debug)]
 struct Http {
     uri: ModelUri,
+    /// Its query may be a signature.
     url: Url,
     name: String,
     /// Sent to the origin of `url` alone.
     headers: Secret<HeaderMap>,
     client: HttpClient,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("uri", &self.uri).field("headers", &self.headers).finish_non_exhaustive()
+    }
 }
 
 impl Http {
@@ -295,7 +302,7 @@ mod tests {
             let error = open("https://h/m", secrets).unwrap_err().report();
             assert!(error.contains("the Secret's key") && !error.contains("nonsense"), "{error}");
         }
-        let http = open("https://h/m", &[("token", "CANARY")]).unwrap();
+        let http = open("https://h/m?sig=CANARY", &[("token", "CANARY")]).unwrap();
         assert!(!format!("{http:?}").contains("CANARY"));
     }
 
