@@ -72,13 +72,13 @@ down() {
 	remove_state
 }
 
-# Ends the cluster once the process that wanted it is gone.
+# Ends the cluster once the process that wanted it is gone; unless the directory is another cluster's by then.
 watch_owner() {
 	while kill -0 "$1" 2>/dev/null; do
 		running || return 0
 		sleep 0.5
 	done
-	down
+	[[ $(cat "$E2E_DIR/owner" 2>/dev/null) != "$1" ]] || down
 }
 
 up() {

@@ -89,9 +89,15 @@ binary() {
 	image "$1" "$root" "{\"Entrypoint\": [\"/${2##*/}\"]}"
 }
 
-# Whatever names the archive has itself are of no use here.
+# The archive's own name for its one manifest is taken away. containerd would make it an image as well; and where that has
+# the name that is given here, the index is nobody's, and may be collected before it is unpacked.
 import() {
-	ctr --namespace k8s.io images import --index-name "$2" "$1" >/dev/null
+	local layout=$WORK/layout
+	mkdir "$layout"
+	tar --extract --file "$1" --directory "$layout"
+	jq 'del(.manifests[].annotations)' "$layout/index.json" >"$WORK/index.json"
+	mv "$WORK/index.json" "$layout"
+	tar --create --directory "$layout" . | ctr --namespace k8s.io images import --index-name "$2" - >/dev/null
 }
 
 tag() {
