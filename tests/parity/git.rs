@@ -16,15 +16,7 @@ async fn start(options: Options) -> Option<(GitServer, Hosts, Both)> {
 
 /// What KServe's leaves is a clone: git's own directory is in it.
 fn both_ways(both: &Both, uri: &str) -> Files {
-    differs("git's own directory");
-    let (theirs, ours) = both.download(uri);
-    let (mut theirs, ours) = (theirs.unwrap(), ours.unwrap());
-    let all = theirs.len();
-    theirs.retain(|path, _| !path.starts_with(".git/"));
-    assert!(theirs.len() < all);
-    assert_eq!(names(&theirs), names(&ours), "{uri}");
-    assert!(theirs == ours && !ours.is_empty(), "{uri}");
-    ours
+    both.same_but("git's own directory", |path| path.starts_with(".git/"), uri)
 }
 
 #[tokio::test(flavor = "multi_thread")]

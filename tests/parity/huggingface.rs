@@ -21,15 +21,7 @@ async fn start() -> Option<(HuggingFaceHub, Both)> {
 
 /// What KServe's leaves is the model, and the notes of Hugging Face's client about it.
 fn both_ways(both: &Both, uri: &str) -> Files {
-    differs("notes of the hubs' clients");
-    let (theirs, ours) = both.download(uri);
-    let (mut theirs, ours) = (theirs.unwrap(), ours.unwrap());
-    let all = theirs.len();
-    theirs.retain(|path, _| !path.starts_with(".cache/huggingface/"));
-    assert!(theirs.len() < all);
-    assert_eq!(names(&theirs), names(&ours), "{uri}");
-    assert!(theirs == ours && !ours.is_empty(), "{uri}");
-    ours
+    both.same_but("notes of Hugging Face's client", |path| path.starts_with(".cache/huggingface/"), uri)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,9 +2,9 @@
 
 use modelmount_test_support::ModelScopeHub;
 use modelmount_test_support::hub::{Access, READER};
-use modelmount_test_support::model::{self, Files};
+use modelmount_test_support::model;
 
-use crate::{Both, differs, environment, names};
+use crate::{Both, environment, names};
 
 async fn start() -> Option<(ModelScopeHub, Both)> {
     let hub = ModelScopeHub::start().await;
@@ -18,24 +18,13 @@ async fn start() -> Option<(ModelScopeHub, Both)> {
     Some((hub, both))
 }
 
-/// As with Hugging Face, its client leaves notes.
-fn both_ways(both: &Both, uri: &str) -> Files {
-    differs("notes of the hubs' clients");
-    let (theirs, ours) = both.download(uri);
-    let (mut theirs, ours) = (theirs.unwrap(), ours.unwrap());
-    theirs.retain(|path, _| !path.starts_with('.'));
-    assert_eq!(names(&theirs), names(&ours), "{uri}");
-    assert!(theirs == ours && !ours.is_empty(), "{uri}");
-    ours
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn repositories_revisions_patterns_and_tokens() {
     let Some((hub, both)) = start().await else { return };
     let mut expected = model::small(2);
     expected.insert("deep/er/adapter.bin".to_owned(), b"adapter".to_vec());
-    assert_eq!(both_ways(&both, "modelscope://acme/m"), expected);
-    assert_eq!(both_ways(&both, "modelscope://acme/m:v1"), model::small(1));
+    assert_eq!(both.same("modelscope://acme/m"), expected);
+    assert_eq!(both.same("modelscope://acme/m:v1"), model::small(1));
     both.refused("modelscope://acme/none");
     both.refused("modelscope://acme/m/deep/none");
     both.refused("modelscope://acme");
@@ -43,7 +32,7 @@ async fn repositories_revisions_patterns_and_tokens() {
     hub.set_access("acme/m", Access::Private);
     assert!(both.refused("modelscope://acme/m").contains("MODELSCOPE_API_TOKEN"));
     let both = both.with("MODELSCOPE_API_TOKEN", READER);
-    assert_eq!(both_ways(&both, "modelscope://acme/m"), expected);
+    assert_eq!(both.same("modelscope://acme/m"), expected);
     let both = both.with("STORAGE_ALLOW_PATTERNS", "deep/*");
-    assert_eq!(names(&both_ways(&both, "modelscope://acme/m")), ["deep/er/adapter.bin"]);
+    assert_eq!(names(&both.same("modelscope://acme/m")), ["deep/er/adapter.bin"]);
 }
