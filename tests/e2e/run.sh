@@ -15,7 +15,7 @@ source "$(dirname "$0")/../../scripts/lib.sh"
 cd "$ROOT"
 
 CLUSTER=tests/e2e/cluster.sh
-LANES=("events storage" "volumes secrets" "disruption upgrade access" "controller provisioning install")
+LANES=("events storage install" "volumes secrets" "disruption upgrade access" "controller provisioning")
 # Kubelet, the API's versions, and the chart's parts that ask for a version.
 OLDEST=(install_defaults rbac_is_what_is_used startup_taint inline_volume storage_class static_volume several_models
 	kubelet_restarts_without_the_source pod_is_forced_away_without_the_plugin upgrade_under_load)
@@ -48,15 +48,17 @@ in_lanes() {
 	done
 }
 
-# Only what this run has started: where a cluster runs already, it is somebody else's.
+# Only what this run has started: where a cluster runs already, it is somebody else's. A cluster that does not end is
+# said and fails the run; the others are put away all the same.
 down() {
-	local suite cluster
+	local status=$? suite cluster
 	for suite in "${SUITES[@]}"; do kill -TERM -- "-$suite" 2>/dev/null || true; done
 	for suite in "${SUITES[@]}"; do wait "$suite" 2>/dev/null || true; done
 	for cluster in "$E2E_DIR" "$E2E_DIR"-[0-9]; do
-		[[ $(cat "$cluster/owner" 2>/dev/null) != "$$" ]] || E2E_DIR=$cluster "$CLUSTER" down
+		[[ $(cat "$cluster/owner" 2>/dev/null) != "$$" ]] || E2E_DIR=$cluster "$CLUSTER" down || status=1
 	done
 	clean_up
+	exit "$status"
 }
 
 # Adds up the last lines of the suites.
