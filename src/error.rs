@@ -110,6 +110,11 @@ impl Error {
     }
 }
 
+/// The beginning of a name from elsewhere, as an error's context has it: long enough to know it by, however long it is.
+pub(crate) fn shown(name: &str) -> String {
+    name.chars().take(120).collect()
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.context)

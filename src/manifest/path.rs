@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, shown};
 
 /// A path below a model's root: relative, of non-empty components, none of them `.` or `..`, without control
 /// characters, and short enough for every Linux file system.
@@ -41,7 +41,7 @@ impl RelPath {
         } else {
             return Ok(Self(path.into()));
         };
-        let shown: String = path.chars().take(120).collect();
+        let shown = shown(path);
         Err(Error::new(ErrorKind::InvalidArgument, format!("the name {shown:?} {problem}")))
     }
 

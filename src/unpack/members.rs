@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::input::Meter;
 use super::{Kind, Receiver, Unpack};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, shown};
 use crate::manifest::{Digest, MAX_ENTRIES, RelPath};
 
 /// Most bytes of all names together. A bound on memory.
@@ -288,7 +288,7 @@ fn plain(mut name: &[u8], layer: bool) -> &[u8] {
 }
 
 fn refusal(name: &[u8], problem: &str) -> String {
-    let shown: String = String::from_utf8_lossy(name).chars().take(120).collect();
+    let shown = shown(&String::from_utf8_lossy(name));
     format!("its member {shown:?} {problem}")
 }
 

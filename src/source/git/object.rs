@@ -4,6 +4,8 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::error::shown;
+
 /// How a repository names its objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -170,7 +172,7 @@ pub(super) fn parse_tree(mut bytes: &[u8], format: Format) -> Result<Vec<TreeEnt
             _ => return Err(broken()),
         };
         let name = &bytes[space + 1..nul];
-        let shown = || String::from_utf8_lossy(name).chars().take(120).collect::<String>();
+        let shown = || shown(&String::from_utf8_lossy(name));
         let name = std::str::from_utf8(name).map_err(|_| format!("the name {:?} is not UTF-8", shown()))?;
         if matches!(name, "" | "." | "..") || name.contains('/') {
             return Err(format!("the name {:?} can't be a file's", shown()));

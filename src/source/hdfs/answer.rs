@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::error::shown;
+
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -99,7 +101,7 @@ pub(super) fn batch(json: &[u8]) -> Result<Page, String> {
 fn page(entries: Vec<Status>, remaining: u64) -> Result<Page, String> {
     match entries.iter().find(|entry| !entry.has_a_name()) {
         Some(entry) => {
-            let shown: String = entry.name.chars().take(120).collect();
+            let shown = shown(&entry.name);
             Err(format!("a directory has an entry with the name {shown:?}"))
         }
         None if entries.is_empty() && remaining > 0 => Err("a listing does not go on".to_owned()),

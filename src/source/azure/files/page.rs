@@ -4,6 +4,7 @@ use percent_encoding::percent_decode_str;
 use quick_xml::de::from_reader;
 use serde::Deserialize;
 
+use crate::error::shown;
 use crate::source::object::quoted;
 
 /// What a directory holds, or a part of it.
@@ -104,7 +105,7 @@ fn contains(body: &[u8], words: &[u8]) -> bool {
 impl Name {
     /// A name leads nowhere but into its own directory.
     fn checked(self) -> Result<String, Problem> {
-        let wrong = |name: &str| Problem::Name(name.chars().take(120).collect());
+        let wrong = |name: &str| Problem::Name(shown(name));
         let name = if self.encoded {
             let decoded = percent_decode_str(&self.text).decode_utf8();
             decoded.map_err(|_| wrong(&self.text))?.into_owned()
