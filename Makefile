@@ -1,6 +1,6 @@
 # Everything that one does with this repository. `make` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help build release demo test test-features sanity fuzz bench footprint lint fmt chart generate image image-test image-same e2e e2e-oldest audit tools clean
+.PHONY: help build release demo test test-features sanity fuzz bench footprint lint fmt chart generate image image-alone image-test image-same e2e e2e-tools e2e-oldest audit tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,13 +40,23 @@ image: ## The container image: target/image/modelmount-<version>-linux-amd64.oci
 	@scripts/image.sh
 
 image-test: image ## Runs the image in containerd, as node plugin and as controller
+	@scripts/tools.sh image-test
 	@scripts/image-run.sh
 
 image-same: image ## Builds the image once more from nothing, elsewhere, and compares the bytes
 	@scripts/image.sh check
 
-e2e: image ## A real Kubernetes node with the image and the chart of this source tree; needs root
+# On a new machine both take long. The tools take what the image's build leaves idle.
+e2e: ## A real Kubernetes node with the image and the chart of this source tree; needs root
+	@scripts/tools.sh image
+	@$(MAKE) --no-print-directory --jobs=2 image-alone e2e-tools
 	@tests/e2e/run.sh
+
+image-alone:
+	@scripts/image.sh
+
+e2e-tools:
+	@nice -n 19 scripts/tools.sh e2e
 
 e2e-oldest: image ## The same on the oldest Kubernetes that the chart installs on, with the cases that depend on it most
 	@tests/e2e/run.sh --oldest
@@ -75,7 +85,7 @@ audit: ## Known advisories in the dependencies (ADVISORY_DB=directory to stay of
 	@scripts/audit.sh
 
 tools: ## Install the tools that the other targets use
-	@scripts/tools.sh test lint demo bench fuzz chart image e2e e2e-oldest
+	@scripts/tools.sh test lint demo bench fuzz chart image image-test e2e e2e-oldest
 
 clean: ## Remove what was built (the tools stay)
 	cargo clean

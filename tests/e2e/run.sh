@@ -15,7 +15,7 @@ source "$(dirname "$0")/../../scripts/lib.sh"
 cd "$ROOT"
 
 CLUSTER=tests/e2e/cluster.sh
-LANES=("events storage install" "volumes secrets" "disruption upgrade access" "controller provisioning")
+LANES=("storage upgrade access" "volumes secrets install" "events disruption" "provisioning controller")
 # Kubelet, the API's versions, and the chart's parts that ask for a version.
 OLDEST=(install_defaults rbac_is_what_is_used startup_taint inline_volume storage_class static_volume several_models
 	kubelet_restarts_without_the_source pod_is_forced_away_without_the_plugin upgrade_under_load)
@@ -79,7 +79,7 @@ verdict() {
 while [[ ${1:-} == --* ]]; do
 	case $1 in
 	--keep) KEEP=yes ;;
-	--oldest) export E2E_KUBERNETES=$TOOLS/oldest ;;
+	--oldest) export E2E_KUBERNETES=$TOOLS/kubernetes-oldest ;;
 	*) die "run.sh: no option $1" ;;
 	esac
 	shift

@@ -4,7 +4,7 @@
 # A program's output is in $E2E_DIR/NAME.log, its process id in $E2E_DIR/NAME.pid.
 
 # Where another version of Kubernetes' programs is.
-if [[ -n ${E2E_KUBERNETES:-} ]]; then PATH=$E2E_KUBERNETES:$PATH; fi
+PATH=${E2E_KUBERNETES:-$TOOLS/kubernetes}:$PATH
 
 # shellcheck disable=SC2034 # some are for who sources this
 {

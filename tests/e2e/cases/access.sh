@@ -27,8 +27,9 @@ case_rbac_is_what_is_used() {
 }
 
 all_rights_used() {
-	comm -23 <(granted_rights) <(used_rights) >"$WORK/unused"
-	[[ ! -s $WORK/unused ]]
+	granted_rights >"$WORK/granted"
+	comm -23 "$WORK/granted" <(used_rights) >"$WORK/unused"
+	[[ -s $WORK/granted && ! -s $WORK/unused ]]
 }
 
 logs_of_release() {

@@ -150,7 +150,7 @@ case_sub_path() {
 	ready pod/reader
 	kubectl --namespace "$NAMESPACE" exec reader -- cat /tokenizer/tokenizer.json /config.json >"$WORK/parts"
 	cat "$MODEL/tokenizer/tokenizer.json" "$MODEL/config.json" | cmp - "$WORK/parts"
-	kubectl --namespace "$NAMESPACE" exec reader -- sh -c '! touch /tokenizer/new && ! touch /config.json'
+	[[ $(mount_options reader) == ro,* ]]
 	kubectl --namespace "$NAMESPACE" delete pod reader --wait
 }
 
