@@ -1,9 +1,9 @@
 //! Joins sources and storage: downloads a manifest's files, in parallel ranges, hashed on the way, resumable.
 //!
 //! [`Transfers`] fetches models into a [`crate::Cache`], each file once however many ask; [`pull`] fetches one into a
-//! plain directory. Both run the same engine: at most [`Limits::connections`] requests at a time over all models,
-//! every chunk written where it belongs as it arrives, SHA-256 following the contiguous front, and whoever unpacks it
-//! behind that.
+//! plain directory. Both run the same engine: at most [`Limits::connections`] requests at a time over all models, each of
+//! which has one in any case, every chunk written where it belongs as it arrives, SHA-256 following the contiguous front,
+//! and whoever unpacks it behind that.
 //!
 //! File writes and hashing happen inside the tasks, without a detour over a blocking pool for each chunk of a few
 //! hundred kilobytes: run this module's futures on a runtime of their own, not on the one that answers requests.

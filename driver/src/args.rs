@@ -185,7 +185,8 @@ pub struct Trust {
 /// How much is fetched at a time.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Fetch {
-    /// Most requests under way at the same time, over all models; fewer where more would not help
+    /// Most requests under way at the same time, over all models, each of which has one in any case; fewer where more
+    /// would not help
     #[arg(long, env = "MODELMOUNT_CONNECTIONS", value_name = "N", default_value_t = 32,
           value_parser = clap::value_parser!(u16).range(1..=512))]
     pub connections: u16,

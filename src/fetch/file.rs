@@ -92,7 +92,7 @@ async fn one_piece(
     follow: Option<&Arc<Follow>>,
     size: &mut u64,
 ) -> Result<Digest> {
-    let _slot = job.pace.slot().await?;
+    let _slot = job.slot().await?;
     let partial = Partial::whole(directory)?;
     begin(follow, &partial)?;
     let mut sha = Sha256::new();
@@ -208,7 +208,7 @@ async fn in_parts(
 
 /// Fetches what is missing next, if anything still is.
 async fn next_run(parts: Arc<Parts>) -> Result<()> {
-    let _slot = parts.job.pace.slot().await?;
+    let _slot = parts.job.slot().await?;
     match parts.take() {
         Some(run) => parts.fetch(run).await,
         None => Ok(()),

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::pace::Pace;
+use super::pace::{Pace, Slot};
 use super::{Limits, Progress, archive, file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry};
@@ -26,12 +26,19 @@ pub(super) struct Job {
     pub(super) limits: Limits,
     pub(super) progress: Arc<Progress>,
     unpackers: Arc<Semaphore>,
+    /// The request that it may make whatever others do.
+    own: Arc<Semaphore>,
 }
 
 impl Job {
     pub(super) fn new(model: Model, pace: Arc<Pace>, limits: Limits, progress: Arc<Progress>) -> Self {
         let unpackers = Arc::new(Semaphore::new(UNPACKERS));
-        Self { model: RwLock::new(model), pace, limits, progress, unpackers }
+        Self { model: RwLock::new(model), pace, limits, progress, unpackers, own: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Waits for the right to make a request.
+    pub(super) async fn slot(&self) -> Result<Slot> {
+        self.pace.slot(&self.own).await
     }
 
     /// Waits for the right to unpack. Of this fetch alone: one that stalls keeps no other from unpacking.

@@ -4,11 +4,16 @@
 //! processor, is at its limit with a few, and each further one only costs memory, and has more of a file arrive out of
 //! order. So the number starts low and is doubled for as long as that brings clearly more; when it does not, the last
 //! step is taken back, and tried again some time later.
+//!
+//! One of them belongs to each fetch, and the others to all, so that servers that answer slowly, or not at all, hold up nobody
+//! but who waits for them.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, select};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -36,7 +41,7 @@ pub(super) struct Pace {
 
 #[derive(Debug)]
 struct Trial {
-    /// Requests that may be under way.
+    /// Requests that may be under way, if there is one fetch.
     target: usize,
     /// Slots that are in use and are not to be used again.
     surplus: usize,
@@ -53,7 +58,8 @@ impl Pace {
         let (target, now) = (most.min(START), Instant::now());
         let trial = Trial { target, surplus: 0, began: now, brought: 0, rate: 0.0, raised: false, rest_until: now };
         Arc::new(Self {
-            slots: Arc::new(Semaphore::new(target)),
+            // A fetch has one of its own.
+            slots: Arc::new(Semaphore::new(target - 1)),
             most,
             files: AtomicUsize::new(0),
             brought: AtomicU64::new(0),
@@ -61,12 +67,17 @@ impl Pace {
         })
     }
 
-    /// Waits for the right to make a request.
-    pub(super) async fn slot(self: &Arc<Self>) -> Result<Slot> {
-        let permit = Arc::clone(&self.slots).acquire_owned().await;
+    /// Waits for the right to make a request: one that `own` gives, or one of those that all share.
+    pub(super) async fn slot(self: &Arc<Self>, own: &Arc<Semaphore>) -> Result<Slot> {
+        let own = pin!(Arc::clone(own).acquire_owned());
+        let shared = pin!(Arc::clone(&self.slots).acquire_owned());
+        let (permit, is_shared) = match select(own, shared).await {
+            Either::Left((permit, _)) => (permit, false),
+            Either::Right((permit, _)) => (permit, true),
+        };
         let permit = permit.map_err(|error| Error::with_source(ErrorKind::Cancelled, "closing", error))?;
         self.brought(REQUEST);
-        Ok(Slot { pace: Arc::clone(self), permit: Some(permit) })
+        Ok(Slot { pace: Arc::clone(self), permit: Some(permit), is_shared })
     }
 
     /// Counts a file that is fetched in parts, for as long as the value lives.
@@ -130,12 +141,14 @@ impl Pace {
 pub(super) struct Slot {
     pace: Arc<Pace>,
     permit: Option<OwnedSemaphorePermit>,
+    is_shared: bool,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut trial = self.pace.trial.lock().unwrap_or_else(PoisonError::into_inner);
-        if trial.surplus > 0
+        if self.is_shared
+            && trial.surplus > 0
             && let Some(permit) = self.permit.take()
         {
             trial.surplus -= 1;
@@ -156,6 +169,8 @@ impl Drop for ActiveFile {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     /// Runs trials in a world in which `rate` tells what so many requests bring in a second.
@@ -176,7 +191,7 @@ mod tests {
     fn grows_while_it_helps_and_stops_at_the_limit() {
         let pace = Pace::new(40);
         assert_eq!(settle(&pace, |n| n as u64 * 80_000_000, 6), [8, 16, 32, 40, 40, 40]);
-        assert_eq!(pace.slots.available_permits(), 40);
+        assert_eq!(pace.slots.available_permits(), 39);
     }
 
     #[test]
@@ -187,7 +202,7 @@ mod tests {
         assert_eq!(seen.iter().filter(|n| **n == 16).count(), 3, "{seen:?}");
         assert!(seen.iter().all(|n| *n <= 16));
         let trial = pace.trial.lock().unwrap();
-        assert_eq!(pace.slots.available_permits() - trial.surplus, trial.target);
+        assert_eq!(pace.slots.available_permits() - trial.surplus, trial.target - 1);
     }
 
     #[tokio::test]
@@ -195,12 +210,16 @@ mod tests {
         let pace = Pace::new(8);
         settle(&pace, |_| 1_000_000_000, 1);
         let mut slots = Vec::new();
+        let own = Arc::new(Semaphore::new(1));
         for _ in 0..8 {
-            slots.push(pace.slot().await.unwrap());
+            slots.push(pace.slot(&own).await.unwrap());
         }
         assert_eq!(settle(&pace, |_| 1_000_000_000, 1), [4]);
-        drop(slots);
-        assert_eq!(pace.slots.available_permits(), 4);
+        // Another fetch waits for nobody.
+        let other = pace.slot(&Arc::new(Semaphore::new(1))).await.unwrap();
+        assert!(pace.slot(&own).now_or_never().is_none());
+        drop((slots, other));
+        assert_eq!((pace.slots.available_permits(), own.available_permits()), (3, 1));
     }
 
     #[test]

@@ -182,6 +182,27 @@ async fn refusals_are_not_repeated() {
     }
 }
 
+/// One server says no more, and the requests to it are all that may be made: models from others arrive.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_server_holds_up_nobody_else() {
+    let Some(bucket) = Bucket::start(S3Kind::Versitygw).await else { return };
+    let files = sized(&[("a", 60 * PART), ("b", 30 * PART)]);
+    bucket.put_model("silent", &files).await;
+    bucket.put_model("other", &files).await;
+    let proxy = Proxy::start(bucket.server.address()).await;
+    let (source, manifest) = bucket.resolve_at(&proxy.url(), "silent").await;
+    let node = Node::new(limits(3));
+    proxy.throttle(1 << 20);
+    let start = proxy.received();
+    let silent = node.transfers().join(manifest, source);
+    let is_busy = || proxy.received() >= start + PART && proxy.open_connections() >= 3;
+    eventually("every request to be under way", SOON, is_busy).await;
+    proxy.stall(true);
+    let (source, manifest) = bucket.resolve("other").await.unwrap();
+    assert_snapshot(&node.fetch(&source, &manifest).await.unwrap(), &files);
+    assert!(silent.amounts().bytes_done < size(&files));
+}
+
 /// Connections die, again and again, and the server is gone for a moment: the transfer goes on.
 async fn cuts_are_survived(kind: S3Kind) {
     let Some(bucket) = Bucket::start(kind).await else { return };
