@@ -215,19 +215,6 @@ impl Manifest {
         self.entries.iter().all(|entry| entry.validator.is_some())
     }
 
-    /// The largest file of each of the model's sources: whoever may read those may have the model. Being able to list it
-    /// does not say that.
-    pub fn witnesses(&self) -> Vec<Entry> {
-        let mut largest = BTreeMap::new();
-        for entry in &self.entries {
-            let known = largest.entry(entry.part).or_insert(entry);
-            if entry.size > known.size {
-                *known = entry;
-            }
-        }
-        largest.into_values().cloned().collect()
-    }
-
     /// Sum of all known sizes, in bytes.
     pub fn known_bytes(&self) -> u64 {
         self.entries.iter().filter_map(|entry| entry.size).fold(0, u64::saturating_add)

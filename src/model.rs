@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Deserialize;
 
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry, Manifest, RelPath};
 use crate::select::Selection;
-use crate::source::{self, ByteStream, Context, Options, Portion, Registration, Source};
+use crate::source::{self, ByteStream, Context, Options, Portion, Registration, Rights, Source};
 use crate::unpack::Archives;
 use crate::uri::ModelUri;
 
@@ -35,6 +36,9 @@ pub const PIN: &str = "pin";
 const REVISION: &str = "revision";
 
 const COMMON: &[&str] = &[MODEL_URI, MODEL_URIS, ALLOW_PATTERNS, IGNORE_PATTERNS, UNPACK, DIGEST, PIN];
+
+/// Most questions at once of one [`Model::authorize`].
+const QUESTIONS: usize = 16;
 
 /// Most models of one volume. Each costs at least one request whenever the volume is published.
 pub const MAX_MODELS: usize = 64;
@@ -174,14 +178,31 @@ impl Model {
         &self.sources
     }
 
-    /// Asks each source whether these credentials may read its share of the model: one question about its
-    /// [witness](Manifest::witnesses).
+    /// The files of `manifest` that [`Self::authorize`] has to be asked about, before somebody is given them from a cache:
+    /// all of them; of a source that gives rights to the model as a whole, the largest.
+    pub fn witnesses(&self, manifest: &Manifest) -> Vec<Entry> {
+        let is_whole = |entry: &&Entry| self.source(entry).is_ok_and(|source| source.rights() == Rights::Model);
+        let (whole, mut witnesses): (Vec<_>, Vec<_>) = manifest.entries().iter().partition(is_whole);
+        let mut largest = BTreeMap::new();
+        for entry in whole {
+            let known = largest.entry(entry.part).or_insert(entry);
+            if entry.size > known.size {
+                *known = entry;
+            }
+        }
+        witnesses.extend(largest.into_values());
+        witnesses.into_iter().cloned().collect()
+    }
+
+    /// Asks the sources whether these credentials may read these files: one question for each.
     ///
     /// # Errors
     /// As [`Source::authorize`].
     pub async fn authorize(&self, witnesses: &[Entry]) -> Result<()> {
-        let asked = witnesses.iter().map(|entry| async { self.source(entry)?.authorize(entry).await });
-        try_join_all(asked).await.map(drop)
+        let questions = stream::iter(witnesses).map(Ok);
+        questions
+            .try_for_each_concurrent(QUESTIONS, |entry| async move { self.source(entry)?.authorize(entry).await })
+            .await
     }
 
     /// Reads a file: see [`Source::read`].

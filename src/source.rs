@@ -92,6 +92,11 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// As [`Source::list`].
     async fn authorize(&self, entry: &Entry) -> Result<()>;
 
+    /// What the answer to [`Source::authorize`] holds for.
+    fn rights(&self) -> Rights {
+        Rights::File
+    }
+
     /// Reads a file at exactly the version that `entry` names.
     ///
     /// The stream yields exactly the portion's bytes or ends in an error; for [`Portion::Whole`] of a file of unknown
@@ -102,6 +107,15 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// [`ErrorKind::RangesUnsupported`] when the server does not serve ranges of this file: the caller then reads the
     /// whole.
     async fn read(&self, entry: &Entry, portion: Portion) -> Result<ByteStream>;
+}
+
+/// What a source gives rights to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// The model: whoever may read one file of it may read all of them, as in a repository.
+    Model,
+    /// Each file by itself.
+    File,
 }
 
 /// Settings of a source beside the URI (endpoint, region, …), by attribute name.

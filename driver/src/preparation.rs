@@ -191,7 +191,7 @@ async fn attempt(
     let manifest = request.resolve(model).await?;
     // That the model can be listed does not say that these credentials may read it. The question is put for every
     // volume, also for a model that is in the cache already or is being fetched for another volume.
-    let witnesses: Arc<[Entry]> = manifest.witnesses().into();
+    let witnesses: Arc<[Entry]> = model.witnesses(&manifest).into();
     model.authorize(&witnesses).await?;
     resolved(manifest.id())?;
     let snapshot = match workshop.cache.snapshot(manifest.id()) {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
-use super::{Attribute, ByteStream, Context, Options, Portion, Registration, Source};
+use super::{Attribute, ByteStream, Context, Options, Portion, Registration, Rights, Source};
 use crate::credentials::{Credentials, Secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Entry, Item, Listing};
@@ -198,12 +198,15 @@ impl Source for Git {
 
     async fn authorize(&self, entry: &Entry) -> Result<()> {
         match Locator::parse(&entry.locator) {
-            // Whoever may read a repository may read all of it.
             Some(Locator::Blob(_)) => self.remote.connect().await.map(drop),
             Some(Locator::Pointer(pointer)) => self.remote.lfs(self.repository().await?, &pointer).await.map(drop),
             Some(Locator::Link(problem)) => Err(self.link(entry, &problem)),
             None => Err(foreign()),
         }
+    }
+
+    fn rights(&self) -> Rights {
+        Rights::Model
     }
 
     async fn read(&self, entry: &Entry, portion: Portion) -> Result<ByteStream> {

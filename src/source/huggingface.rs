@@ -15,7 +15,7 @@ use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
 use super::repository::{self, Hub, Repository, base_name, is_commit};
-use super::{Attribute, ByteStream, Context, Options, Portion, Registration, Source, portion};
+use super::{Attribute, ByteStream, Context, Options, Portion, Registration, Rights, Source, portion};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Entry, Item, Listing, MAX_ENTRIES};
@@ -265,6 +265,10 @@ impl Source for HuggingFace {
             true => Ok(()),
             false => Err(self.read_failure(&arrival, entry)),
         }
+    }
+
+    fn rights(&self) -> Rights {
+        Rights::Model
     }
 
     async fn read(&self, entry: &Entry, portion: Portion) -> Result<ByteStream> {

@@ -15,7 +15,7 @@ use reqwest::{Method, StatusCode};
 use url::Url;
 
 use super::repository::{self, Hub, Repository, base_name, is_commit};
-use super::{Attribute, ByteStream, Context, Options, Portion, Registration, Source, portion};
+use super::{Attribute, ByteStream, Context, Options, Portion, Registration, Rights, Source, portion};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Entry, Item, Listing, MAX_ENTRIES};
@@ -221,6 +221,10 @@ impl Source for ModelScope {
         let status = arrival.answer.status();
         let there = status.is_success() || status.is_redirection() || status == StatusCode::RANGE_NOT_SATISFIABLE;
         if there { Ok(()) } else { Err(self.failure(arrival).await) }
+    }
+
+    fn rights(&self) -> Rights {
+        Rights::Model
     }
 
     async fn read(&self, entry: &Entry, portion: Portion) -> Result<ByteStream> {

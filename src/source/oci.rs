@@ -15,7 +15,7 @@ use reqwest::{Method, Response, StatusCode};
 use tracing::debug;
 use url::Url;
 
-use super::{Attribute, ByteStream, Context, Options, Portion, Registration, Source, portion};
+use super::{Attribute, ByteStream, Context, Options, Portion, Registration, Rights, Source, portion};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry, Listing};
@@ -232,6 +232,10 @@ impl Source for Oci {
             registry.ask(Method::HEAD, &path, HeaderMap::new(), &Asked::Blob, false).await.map(drop)
         })
         .await
+    }
+
+    fn rights(&self) -> Rights {
+        Rights::Model
     }
 
     async fn read(&self, entry: &Entry, portion: Portion) -> Result<ByteStream> {

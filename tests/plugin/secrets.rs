@@ -1,15 +1,18 @@
 //! Secrets stay in memory, and a cache that is hot opens no door.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use modelmount_test_support::Hdfs;
+use modelmount_test_support::hdfs::OWNER;
 use modelmount_test_support::http::{Nginx, PASSWORD, USER};
 use modelmount_test_support::model;
 use tonic::Code;
 
 use crate::harness::{PORTS, Plugin};
 use crate::page::get;
-use crate::pod::Volume;
+use crate::pod::{Pod, Volume};
 use crate::store::Store;
 
 /// Files below `directory` in whose path or content the text is.
@@ -98,6 +101,31 @@ async fn privileged_secrets_are_never_shown_nor_stored() {
     // The counter-check.
     assert!(metrics.contains("code=\"UNAUTHENTICATED\""), "{metrics}");
     assert!(!holding(&plugin.cache(), "model.gguf").is_empty());
+}
+
+/// Each file has its own rights, and one that may be read says nothing of the others.
+#[tokio::test]
+async fn privileged_a_cached_file_is_not_given_to_whoever_may_read_another() {
+    let Some(hdfs) = Hdfs::shared().await else { return };
+    let path = hdfs.new_directory().await;
+    hdfs.put(&format!("{path}/m/private.bin"), vec![1; 1000]).await;
+    hdfs.put(&format!("{path}/m/public.bin"), vec![2; 100_000]).await;
+    let plugin = Plugin::start(&[]).await;
+    let uri = format!("webhdfs://{}{path}/m", hdfs.url().replace("http://", ""));
+    let volume = Volume::of(&uri).secret("HADOOP_USER_NAME", OWNER);
+    let entitled = plugin.pod("entitled");
+    entitled.publish(&volume).await.unwrap();
+
+    hdfs.set_permission(&format!("{path}/m/private.bin"), "000").await;
+    let other = plugin.pod("other");
+    let status = other.publish(&volume).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
+    assert!(other.mount().is_none() && !other.path().exists());
+    // What both may read they share.
+    let patterns = volume.with("allowPatterns", "public.bin");
+    other.publish(&patterns).await.unwrap();
+    let inode = |pod: &Pod| fs::metadata(pod.path().join("public.bin")).unwrap().ino();
+    assert_eq!(inode(&other), inode(&entitled));
 }
 
 #[tokio::test]
