@@ -233,7 +233,12 @@ impl Cache {
 
 fn lock(path: &Path) -> Result<Flock<File>> {
     let failed = |error| Error::io(format!("can't open {}", path.display()), error);
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    let file = match File::options().create(true).truncate(false).write(true).open(path) {
+        // A disk that takes no more writes: what is mounted from it has to be unmounted all the same.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path),
+        opened => opened,
+    };
+    let file = file.map_err(failed)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         nix::errno::Errno::EWOULDBLOCK => Error::new(
             ErrorKind::FailedPrecondition,

@@ -52,13 +52,14 @@ pub struct Usage {
 
 impl Publisher {
     /// A publisher over `workshop`'s cache. Mounts that an earlier process left are taken over: leases that are missing
-    /// for them are written anew.
+    /// for them are written anew, and those of volumes that are gone are dropped.
     ///
     /// # Errors
     /// The file system's.
     pub fn new(workshop: Workshop, mounter: Mounter) -> Result<Arc<Self>, Status> {
         let publisher = Arc::new(Self { workshop, mounter, pending: Mutex::default(), volumes: Mutex::default() });
         publisher.adopt_mounts()?;
+        publisher.drop_orphans();
         Ok(publisher)
     }
 
@@ -84,8 +85,12 @@ impl Publisher {
             Ok(snapshot) => self.change(&volume, move |this, volume| this.finish(volume, &snapshot)).await,
             Err(status) => Err(status),
         };
-        self.settle(&key, &preparation, &result);
-        result
+        let this = Arc::clone(self);
+        let settled = move || {
+            this.settle(&key, &preparation, &result);
+            result
+        };
+        detached(blocking(settled)).await
     }
 
     /// Runs a change to a volume, after those that came before it, and to its end even if the caller has gone.
@@ -117,20 +122,27 @@ impl Publisher {
 
     fn try_begin(&self, volume: &Volume) -> Result<Option<Arc<Preparation>>, Status> {
         let leases = self.workshop.cache.leases();
-        if let Some(other) = leases.of_volume(&volume.id).into_iter().find(|lease| lease.arguments != volume.arguments)
-        {
+        let lease = leases.get(&volume.id, &volume.target);
+        if lease.as_ref().is_some_and(|lease| lease.arguments != volume.arguments) {
             return Err(Status::already_exists(message(&format!(
-                "volume {} is published at {} with other attributes: use another volume id, or unpublish it first",
-                volume.id, other.target
+                "volume {} is published at {} with other attributes: unpublish it first",
+                volume.id, volume.target
             ))));
         }
         let target = self.mounter.target(&volume.target)?;
-        let lease = leases.get(&volume.id, &volume.target);
         let shown = target.mounted()?;
         if let Some(lease) = &lease {
             match (&shown, lease.snapshot) {
                 // Kubelet repeats every publish after its restart, also when the source is down.
-                (Some(mount), Some(id)) if self.shows(mount, id)? => return Ok(None),
+                (Some(mount), Some(id)) if self.shows(mount, id)? => {
+                    // The process was killed after it had mounted, before the lease was told what it holds.
+                    if lease.files == 0
+                        && let Some(snapshot) = self.workshop.cache.snapshot(id)
+                    {
+                        return self.finish(volume, &snapshot).map(|()| None);
+                    }
+                    return Ok(None);
+                }
                 // After a reboot: the volume had been given this model, and the model is here.
                 (None, Some(id)) if lease.files > 0 => {
                     if let Some(snapshot) = self.workshop.cache.snapshot(id) {
@@ -217,10 +229,8 @@ impl Publisher {
             // Not a place for a mount, so none is there. Otherwise nobody knows, and the model is kept.
             Err(error) => !matches!(error, MountError::Io { .. }),
         };
-        if (lease.files == 0 || unmounted())
-            && let Err(error) = leases.remove(volume_id, target)
-        {
-            tracing::error!(error = %error.report(), "a lease without a volume can't be dropped");
+        if lease.files == 0 || unmounted() {
+            leases.remove(volume_id, target);
         }
     }
 
@@ -242,7 +252,7 @@ impl Publisher {
                 let _pending = this.pending();
                 let leases = this.workshop.cache.leases();
                 for lease in leases.at_target(&key.1) {
-                    leases.remove(&lease.volume_id, &lease.target).map_err(|error| status(&error))?;
+                    leases.remove(&lease.volume_id, &lease.target);
                 }
                 tracing::info!(volume = %key.0, target = %key.1, "unpublished");
                 Ok(())
@@ -285,16 +295,32 @@ impl Publisher {
             let (Some(id), Some(target)) = (Digest::from_hex(&name), target.to_str().map(str::to_owned)) else {
                 continue;
             };
-            if leases.at_target(&target).iter().any(|lease| lease.snapshot == Some(id)) {
+            // A container's mount of a directory of the model (`subPath`) is kubelet's own: it goes with the container, and
+            // nobody unpublishes it.
+            if !self.shows(&mount, id)? || leases.at_target(&target).iter().any(|lease| lease.snapshot == Some(id)) {
                 continue;
             }
             tracing::warn!(target, snapshot = %id, "a model is mounted that no lease names; it is kept");
             // No request has these arguments, so a publish of the volume resolves it anew and then finds it mounted.
             let volume_id = format!("adopted-{}", id.hex());
             let lease = Lease { volume_id, target, arguments: id, snapshot: Some(id), bytes: 0, files: 0 };
-            leases.put(lease).map_err(|error| status(&error))?;
+            if let Err(error) = leases.put(lease) {
+                tracing::error!(error = %error.report(), "the model is not held in the cache");
+            }
         }
         Ok(())
+    }
+
+    /// Drops the leases of volumes whose directory is gone: kubelet makes it before it publishes and removes it after it has
+    /// unpublished, so nobody will ever ask for these to be unpublished.
+    fn drop_orphans(&self) {
+        let leases = self.workshop.cache.leases();
+        for lease in leases.all() {
+            if matches!(self.mounter.target(&lease.target), Err(MountError::MissingParent { .. })) {
+                tracing::warn!(volume = %lease.volume_id, target = %lease.target, "the volume's directory is gone; its lease is dropped");
+                leases.remove(&lease.volume_id, &lease.target);
+            }
+        }
     }
 
     fn pending(&self) -> MutexGuard<'_, HashMap<Key, Arc<Preparation>>> {

@@ -50,7 +50,10 @@ pub(super) fn recover(layout: &Layout) -> Result<Vec<Digest>> {
             layout.discard(partial)?;
         }
     }
-    layout.replace(&layout.boot(), boot.as_bytes())?;
+    if !same_boot && let Err(error) = layout.replace(&layout.boot(), boot.as_bytes()) {
+        // Then the next process is careful too.
+        tracing::error!(error = %error.report(), "the cache can't note that the machine was started anew");
+    }
     Ok(committed)
 }
 

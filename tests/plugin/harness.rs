@@ -85,13 +85,17 @@ impl Plugin {
 
     /// Starts it anew on the same directories, and waits until it is ready.
     pub(crate) async fn restart(&mut self) {
+        self.start_anew();
+        ready(self.process.as_ref().unwrap(), &self.endpoint()).await;
+    }
+
+    /// Starts it anew on the same directories.
+    pub(crate) fn start_anew(&mut self) {
         // First the old one goes: there is one plugin per cache.
         self.process = None;
         let mut command = Command::new(MODELMOUNT);
         command.args(&self.arguments);
-        let process = Process::start(&command, &self.log_file());
-        ready(&process, &self.endpoint()).await;
-        self.process = Some(process);
+        self.process = Some(Process::start(&command, &self.log_file()));
     }
 
     /// `kill -9`.

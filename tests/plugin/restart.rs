@@ -10,7 +10,7 @@ use std::thread;
 use modelmount_test_support::model;
 use modelmount_test_support::wait::eventually;
 
-use crate::harness::{Plugin, SOON};
+use crate::harness::{Plugin, SOON, bind};
 use crate::store::Store;
 
 /// A program in a pod that never stops reading: one file that it holds open, and one that it opens again and again.
@@ -124,6 +124,63 @@ async fn privileged_a_mount_without_a_lease_is_taken_over() {
     plugin.restart().await;
     pod.unpublish().await.unwrap();
     plugin.assert_nothing_left("after a lease was lost for good");
+}
+
+#[tokio::test]
+async fn privileged_a_containers_mount_of_a_directory_is_not_taken_over() {
+    let Some(store) = Store::start().await else { return };
+    let mut plugin = Plugin::start(&[]).await;
+    store.put_model("m/", &model::small(1)).await;
+    let pod = plugin.pod("a");
+    pod.publish(&store.volume("m")).await.unwrap();
+    // Where kubelet puts a `subPath`.
+    let inner = plugin.kubelet().join("pods/a-uid/volume-subpaths/model/container/0");
+    fs::create_dir_all(&inner).unwrap();
+    bind(&pod.path().join("tokenizer"), &inner);
+    plugin.kill();
+    plugin.restart().await;
+    assert_eq!(plugin.leases().len(), 1, "{}", plugin.log());
+    assert_eq!(plugin.mounts().len(), 2);
+}
+
+#[tokio::test]
+async fn privileged_a_volume_whose_directory_is_gone_has_no_lease() {
+    let Some(store) = Store::start().await else { return };
+    let mut plugin = Plugin::start(&[]).await;
+    store.put_model("m/", &model::small(1)).await;
+    let [gone, stays] = ["gone", "stays"].map(|name| plugin.pod(name));
+    for pod in [&gone, &stays] {
+        pod.publish(&store.volume("m")).await.unwrap();
+    }
+    plugin.kill();
+    plugin.unmount_all();
+    // The node was made anew, but for the disk of the cache.
+    fs::remove_dir_all(plugin.kubelet().join("pods/gone-uid")).unwrap();
+    plugin.restart().await;
+    assert_eq!(plugin.leases().len(), 1, "{}", plugin.log());
+    store.stop();
+    stays.publish(&store.volume("m")).await.unwrap();
+}
+
+#[tokio::test]
+async fn privileged_a_lease_that_was_not_told_what_it_holds_is() {
+    let Some(store) = Store::start().await else { return };
+    let mut plugin = Plugin::start(&[]).await;
+    let files = model::small(1);
+    store.put_model("m/", &files).await;
+    let pod = plugin.pod("a");
+    pod.publish(&store.volume("m")).await.unwrap();
+    let usage = pod.stats().await.unwrap();
+    plugin.kill();
+    // What a kill between the mount and the lease's last change leaves.
+    let lease = plugin.leases().remove(0);
+    let mut noted: serde_json::Value = serde_json::from_slice(&fs::read(&lease).unwrap()).unwrap();
+    (noted["bytes"], noted["files"]) = (0.into(), 0.into());
+    fs::write(&lease, noted.to_string()).unwrap();
+    plugin.restart().await;
+    assert!(pod.stats().await.is_err());
+    pod.publish(&store.volume("m")).await.unwrap();
+    assert_eq!(pod.stats().await.unwrap(), usage);
 }
 
 #[tokio::test]

@@ -1,11 +1,14 @@
 //! Unpublish: takes away the mount and its empty directory, nothing else, and does not wait.
 
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use futures_util::future::join_all;
+use modelmount_driver::client::connect;
 use modelmount_test_support::wait::{eventually, until};
 use modelmount_test_support::{Pattern, Proxy, model};
+use nix::mount::{MsFlags, mount};
 use tonic::Code;
 
 use crate::harness::{Plugin, SOON, bind};
@@ -15,6 +18,38 @@ use crate::store::Store;
 const SIZE: u64 = 16 << 20;
 const PODS: usize = 4;
 const ROUNDS: u32 = 40;
+
+#[tokio::test]
+async fn privileged_a_disk_that_takes_no_writes_keeps_no_pod() {
+    let Some(store) = Store::start().await else { return };
+    let mut plugin = Plugin::start(&[]).await;
+    let files = model::small(1);
+    store.put_model("m/", &files).await;
+    let [one, two] = ["one", "two"].map(|name| plugin.pod(name));
+    for pod in [&one, &two] {
+        pod.publish(&store.volume("m")).await.unwrap();
+    }
+    make_read_only(&plugin.cache());
+    let unwritable = fs::write(plugin.cache().join("trash/x"), "x").unwrap_err();
+    assert_eq!(unwritable.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    one.unpublish().await.unwrap();
+    assert!(!one.path().exists());
+    // Kubelet repeats it.
+    one.unpublish().await.unwrap();
+    // Also after the plugin's own restart.
+    plugin.kill();
+    plugin.start_anew();
+    until("the plugin", SOON, async || connect(&plugin.endpoint()).await.ok()).await;
+    two.unpublish().await.unwrap();
+    assert!(!two.path().exists());
+}
+
+/// As the kernel does with a file system that is broken, for all who see it here.
+fn make_read_only(directory: &Path) {
+    bind(directory, directory);
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mount(None::<&str>, directory, None::<&str>, flags, None::<&str>).unwrap();
+}
 
 #[tokio::test]
 async fn privileged_a_leftover_bind_is_unmounted_and_its_content_stays() {

@@ -95,7 +95,7 @@ async fn run(steps: Vec<Step>) {
                 leased.insert(model);
             }
             Step::Release(model) => {
-                node.cache().leases().remove(&model.to_string(), "/target").unwrap();
+                node.cache().leases().remove(&model.to_string(), "/target");
                 leased.remove(&model);
             }
         }
