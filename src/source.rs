@@ -130,6 +130,18 @@ pub struct Attribute {
     pub meaning: &'static str,
 }
 
+/// Keys of a Secret that say where a model is, in place of what its URI stands for: a server, or a part of a path. Who
+/// writes the Secret then decides what the URI means.
+#[derive(Clone, Copy, Debug)]
+pub struct PlaceKeys {
+    /// The keys.
+    pub names: &'static [&'static str],
+    /// Attributes that come before them: where one of these has a value, the keys mean nothing.
+    pub attributes: &'static [Attribute],
+    /// Whether this URI leaves it to them.
+    pub concern: fn(&ModelUri) -> bool,
+}
+
 /// What all sources of a process share.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -196,10 +208,31 @@ pub struct Registration {
     pub forms: &'static [&'static str],
     /// Attributes that it understands.
     pub attributes: &'static [Attribute],
+    /// Keys of the Secret that lead it elsewhere.
+    pub place_keys: &'static [PlaceKeys],
     /// Whether the URI is this source's. The first registration that claims a URI gets it.
     pub claims: fn(&ModelUri) -> bool,
     /// Opens a model. Checks the URI and the options; does no I/O.
     pub open: Open,
+}
+
+impl Registration {
+    /// The first key of the Secret that says where this model is, with the attribute that says it instead; `None` if
+    /// the URI and the attributes alone decide.
+    pub fn place_key(
+        &self,
+        uri: &ModelUri,
+        attributes: &Options,
+        credentials: &Credentials,
+    ) -> Option<(&'static str, Attribute)> {
+        let given =
+            |attribute: &Attribute| attributes.get(attribute.name).is_some_and(|value| !value.trim().is_empty());
+        self.place_keys.iter().filter(|keys| (keys.concern)(uri)).find_map(|keys| {
+            let name = keys.names.iter().find(|name| credentials.get(&[name]).is_some())?;
+            let attribute = keys.attributes.first()?;
+            (!keys.attributes.iter().any(given)).then_some((*name, *attribute))
+        })
+    }
 }
 
 /// Opens a model: checks its URI and options, takes the caller's credentials.
@@ -273,6 +306,10 @@ fn exactly(bytes: ByteStream, expected: Option<u64>, name: String) -> ByteStream
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -281,6 +318,52 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         for registration in registry() {
             assert!(error.to_string().contains(registration.forms[0]), "{error}");
+        }
+    }
+
+    /// Each name in the sources' code is tried as a key of a Secret, so that no key that leads elsewhere is forgotten.
+    #[test]
+    fn a_secret_leads_elsewhere_by_no_other_keys_than_those_that_are_listed() {
+        let mut names = BTreeSet::new();
+        let mut pending = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/source")];
+        while let Some(directory) = pending.pop() {
+            for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_dir() {
+                    pending.push(entry.path());
+                    continue;
+                }
+                let text = fs::read_to_string(entry.path()).unwrap();
+                let name = |text: &&str| {
+                    text.len() > 3 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+                };
+                names.extend(text.split('"').filter(name).map(str::to_owned));
+            }
+        }
+        for registration in registry() {
+            for form in registration.forms {
+                // With a port, it can't be the beginning of a path on another namenode.
+                let uri = ModelUri::parse(&form.replace(":9870", "").replace(":9871", "")).unwrap();
+                for name in &names {
+                    let secrets: [Credentials; 2] =
+                        ["elsewhere", "https://elsewhere.example"].map(|value| [(name, value)].into_iter().collect());
+                    // Whether each Secret leads elsewhere, as far as it can be opened.
+                    let led = |attributes: &Options| -> Vec<bool> {
+                        let open = |secret| (registration.open)(&uri, attributes, secret, &fuzzing::CONTEXT);
+                        let opened = secrets.iter().filter_map(|secret| open(secret).ok());
+                        opened.map(|source| format!("{source:?}").contains("elsewhere")).collect()
+                    };
+                    let listed = registration.place_key(&uri, &Options::new(), &secrets[0]);
+                    assert_eq!(led(&Options::new()).contains(&true), listed.is_some(), "{uri}: {name}");
+                    let Some((_, attribute)) = listed else { continue };
+                    let given = ["given", "https://given.example"].map(|value| {
+                        let attributes = [(attribute.name.to_owned(), value.to_owned())].into();
+                        assert!(registration.place_key(&uri, &attributes, &secrets[0]).is_none());
+                        led(&attributes)
+                    });
+                    let given = given.concat();
+                    assert!(given.contains(&false) && !given.contains(&true), "{uri}: {name}, {}", attribute.name);
+                }
+            }
         }
     }
 

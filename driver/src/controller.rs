@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! class.rs     parameters --> what is asked of the controller, what describes the model
-//! template.rs  modelUri, with what claim.rs knows of the claim; within allowed.rs
+//! template.rs  modelUri, with what claim.rs knows of the claim; within allowed.rs, which no Secret may lead out of
 //!              resolve with the provisioner's secrets --> version, size          (nothing is downloaded)
 //! capacity.rs  size --> capacity;  id.rs  name and attributes --> id;  version --> the attribute pin
 //! ```
@@ -20,7 +20,7 @@
 use std::collections::HashMap;
 
 use modelmount::model::PIN;
-use modelmount::{Context, Error, ErrorKind, ModelRequest};
+use modelmount::{Context, Credentials, Error, ErrorKind, ModelRequest};
 use tokio::time::timeout_at;
 use tonic::{Code, Request, Response, Status};
 
@@ -70,7 +70,9 @@ impl ControllerService {
         let CreateVolumeRequest { name, parameters, secrets, capacity_range, .. } = request;
         let class = Class::parse(parameters).map_err(|error| status(&error))?;
         let (pin, ignore_capacity) = (class.pin, class.ignore_capacity);
-        let model = class.model(self.api.as_ref()).await.map_err(|error| status(&error))?;
+        let anonymous = secrets.is_empty();
+        let credentials: Credentials = secrets.into_iter().collect();
+        let model = class.model(self.api.as_ref(), &credentials).await.map_err(|error| status(&error))?;
         let (mut attributes, request) = (model.attributes, model.request);
         let uri = request.name();
         if let Some(uri) = request.uris().find(|uri| uri.scheme().as_str() == "file") {
@@ -79,9 +81,8 @@ impl ControllerService {
                  a PersistentVolume of your own"
             ))));
         }
-        let anonymous = secrets.is_empty();
         let resolved = async {
-            let model = request.open(&secrets.into_iter().collect(), &self.context)?;
+            let model = request.open(&credentials, &self.context)?;
             request.resolve(&model).await
         };
         let manifest = resolved.await.map_err(|error| unresolved(&error, anonymous))?;

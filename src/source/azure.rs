@@ -10,7 +10,7 @@ use object_store::StaticCredentialProvider;
 use object_store::azure::{AzureCredential, MicrosoftAzureBuilder};
 
 use super::object::{self, Connector, Dialect, Failures, Key, Meaning, Objects, parse_endpoint, setting};
-use super::{Attribute, Context, Options, Registration, Source};
+use super::{Attribute, Context, Options, PlaceKeys, Registration, Source};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::uri::ModelUri;
@@ -42,9 +42,13 @@ pub(super) const REGISTRATION: Registration = Registration {
         "https://account.file.core.windows.net/share/path",
     ],
     attributes: &[ACCOUNT, ENDPOINT],
+    place_keys: &[PlaceKeys { names: ACCOUNT_KEYS, attributes: &[ACCOUNT, ENDPOINT], concern: leaves_account_open }],
     claims: Location::claims,
     open,
 };
+
+/// As the attribute `account`.
+const ACCOUNT_KEYS: &[&str] = &["AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"];
 
 const KEYS: &str = "AZURE_STORAGE_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_CLIENT_SECRET";
 
@@ -104,8 +108,7 @@ impl Account {
         {
             return Err(invalid(format!("is of the account {named:?}, and the attribute account is {attribute:?}")));
         }
-        let beside =
-            || setting(options, credentials, ACCOUNT, &["AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"]);
+        let beside = || setting(options, credentials, ACCOUNT, ACCOUNT_KEYS);
         let last = || Some(endpoint.as_deref()?.split_once("://")?.1.rsplit_once('/')?.1.to_owned());
         let name = named.or_else(beside).or_else(last).ok_or_else(|| {
             invalid("does not say in which storage account it is: set the attribute account".to_owned())
@@ -119,6 +122,10 @@ impl Account {
         });
         Ok(Self { name, place, endpoint })
     }
+}
+
+fn leaves_account_open(uri: &ModelUri) -> bool {
+    Location::parse(uri).is_ok_and(|location| location.host.is_none())
 }
 
 fn open(uri: &ModelUri, options: &Options, credentials: &Credentials, context: &Context) -> Result<Arc<dyn Source>> {

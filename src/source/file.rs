@@ -25,6 +25,7 @@ pub(super) const REGISTRATION: Registration = Registration {
     name: "file",
     forms: &["file:///path"],
     attributes: &[],
+    place_keys: &[],
     claims: |uri| uri.scheme().as_str() == "file",
     open: |uri, options, credentials, context| Ok(Arc::new(Local::open(uri, options, credentials, context)?)),
 };

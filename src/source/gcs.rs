@@ -29,6 +29,7 @@ pub(super) const REGISTRATION: Registration = Registration {
     name: "gcs",
     forms: &["gs://bucket/path"],
     attributes: &[ENDPOINT],
+    place_keys: &[],
     claims: |uri| uri.scheme().as_str() == "gs",
     open: |uri, options, credentials, context| Ok(Arc::new(open(uri, options, credentials, context)?)),
 };

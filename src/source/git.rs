@@ -60,6 +60,7 @@ pub(super) const REGISTRATION: Registration = Registration {
     name: "git",
     forms: &["https://host/repository.git", "git+https://host/repository@revision#subdirectory=path"],
     attributes: &[REVISION, PATH],
+    place_keys: &[],
     claims: location::claims,
     open: |uri, options, credentials, context| Ok(Arc::new(Git::open(uri, options, credentials, context)?)),
 };

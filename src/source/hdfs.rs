@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{Attribute, ByteStream, Context, Options, Portion, Registration, Source};
+use super::{Attribute, ByteStream, Context, Options, PlaceKeys, Portion, Registration, Source};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Entry, Item, Listing, MAX_ENTRIES};
@@ -32,7 +32,7 @@ mod settings;
 
 use answer::{Kind, Status};
 use rest::Rest;
-use settings::Settings;
+use settings::{NAMENODE_KEYS, ROOT_PATH_KEYS, Settings};
 
 const NAMENODE: Attribute = Attribute {
     name: "namenode",
@@ -44,6 +44,10 @@ pub(super) const REGISTRATION: Registration = Registration {
     name: "hdfs",
     forms: &["hdfs://namenode:9870/path", "webhdfs://namenode:9870/path", "swebhdfs://namenode:9871/path"],
     attributes: &[NAMENODE, ROOT_PATH],
+    place_keys: &[
+        PlaceKeys { names: NAMENODE_KEYS, attributes: &[NAMENODE], concern: |_| true },
+        PlaceKeys { names: ROOT_PATH_KEYS, attributes: &[ROOT_PATH], concern: |_| true },
+    ],
     claims: |uri| matches!(uri.scheme().as_str(), "hdfs" | "webhdfs" | "swebhdfs"),
     open: |uri, options, credentials, context| Ok(Arc::new(Hdfs::open(uri, options, credentials, context)?)),
 };

@@ -30,6 +30,7 @@ pub(super) const REGISTRATION: Registration = Registration {
     name: "http",
     forms: &["https://host/file", "http://host/file"],
     attributes: &[],
+    place_keys: &[],
     claims: |uri| matches!(uri.scheme().as_str(), "http" | "https"),
     open: |uri, options, credentials, context| Ok(Arc::new(Http::open(uri, options, credentials, context)?)),
 };

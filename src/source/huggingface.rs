@@ -15,7 +15,7 @@ use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
 use super::repository::{self, Hub, Repository, base_name, is_commit};
-use super::{Attribute, ByteStream, Context, Options, Portion, Registration, Rights, Source, portion};
+use super::{Attribute, ByteStream, Context, Options, PlaceKeys, Portion, Registration, Rights, Source, portion};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Entry, Item, Listing, MAX_ENTRIES};
@@ -34,6 +34,8 @@ const ENDPOINT: Attribute = Attribute {
     name: "endpoint",
     meaning: "URL of the hub or a mirror of it, for instance https://hf-mirror.example; default https://huggingface.co",
 };
+/// As the attribute.
+const ENDPOINT_KEYS: &[&str] = &["HF_ENDPOINT"];
 /// The names that Hugging Face's own tools read the token from, and KServe with them.
 const TOKEN: &[&str] = &["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"];
 
@@ -41,6 +43,7 @@ pub(super) const REGISTRATION: Registration = Registration {
     name: "huggingface",
     forms: &["hf://owner/name", "hf://datasets/owner/name"],
     attributes: &[repository::REVISION, ENDPOINT],
+    place_keys: &[PlaceKeys { names: ENDPOINT_KEYS, attributes: &[ENDPOINT], concern: |_| true }],
     claims: |uri| uri.scheme().as_str() == "hf",
     open: |uri, options, credentials, context| Ok(Arc::new(HuggingFace::open(uri, options, credentials, context)?)),
 };
@@ -100,7 +103,7 @@ impl HuggingFace {
         let (kind, text) =
             Kind::split(text).map_err(|problem| Error::new(ErrorKind::InvalidArgument, format!("{uri} {problem}")))?;
         let repository = Repository::open(uri, text, options)?;
-        let endpoint = repository::endpoint(options, credentials, &["HF_ENDPOINT"], DEFAULT_ENDPOINT)?;
+        let endpoint = repository::endpoint(options, credentials, ENDPOINT_KEYS, DEFAULT_ENDPOINT)?;
         let mut headers = HeaderMap::new();
         if let Some(token) = credentials.get(TOKEN) {
             headers.extend([repository::secret_header(

@@ -15,7 +15,7 @@ use reqwest::{Method, StatusCode};
 use url::Url;
 
 use super::repository::{self, Hub, Repository, base_name, is_commit};
-use super::{Attribute, ByteStream, Context, Options, Portion, Registration, Rights, Source, portion};
+use super::{Attribute, ByteStream, Context, Options, PlaceKeys, Portion, Registration, Rights, Source, portion};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Entry, Item, Listing, MAX_ENTRIES};
@@ -33,12 +33,15 @@ const ENDPOINT: Attribute = Attribute {
     name: "endpoint",
     meaning: "URL of the hub, for instance https://www.modelscope.ai; default https://modelscope.cn",
 };
+/// As the attribute.
+const ENDPOINT_KEYS: &[&str] = &["MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN"];
 const TOKEN: &str = "MODELSCOPE_API_TOKEN";
 
 pub(super) const REGISTRATION: Registration = Registration {
     name: "modelscope",
     forms: &["modelscope://owner/name"],
     attributes: &[repository::REVISION, ENDPOINT],
+    place_keys: &[PlaceKeys { names: ENDPOINT_KEYS, attributes: &[ENDPOINT], concern: |_| true }],
     claims: |uri| uri.scheme().as_str() == "modelscope",
     open: |uri, options, credentials, context| Ok(Arc::new(ModelScope::open(uri, options, credentials, context)?)),
 };
@@ -60,8 +63,7 @@ impl ModelScope {
     fn open(uri: &ModelUri, options: &Options, credentials: &Credentials, context: &Context) -> Result<Self> {
         let text = uri.expose().split_once("://").map_or("", |(_, rest)| rest);
         let repository = Repository::open(uri, text, options)?;
-        let names = ["MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN"];
-        let endpoint = repository::endpoint(options, credentials, &names, DEFAULT_ENDPOINT)?;
+        let endpoint = repository::endpoint(options, credentials, ENDPOINT_KEYS, DEFAULT_ENDPOINT)?;
         let mut headers = HeaderMap::new();
         if let Some(token) = credentials.get(&[TOKEN]) {
             // Some of the API takes the one, some the other, and the hub's own client sends both.

@@ -59,6 +59,7 @@ pub(super) const REGISTRATION: Registration = Registration {
     name: "oci",
     forms: &["oci://registry/repository:tag"],
     attributes: &[REVISION, PLATFORM, PLAIN_HTTP],
+    place_keys: &[],
     claims: |uri| uri.scheme().as_str() == "oci",
     open: |uri, options, credentials, context| Ok(Arc::new(Oci::open(uri, options, credentials, context)?)),
 };

@@ -8,7 +8,7 @@ use object_store::StaticCredentialProvider;
 use object_store::aws::AmazonS3Builder;
 
 use super::object::{self, Connector, Dialect, Failures, Key, Meaning, Objects};
-use super::{Attribute, Context, Options, Registration};
+use super::{Attribute, Context, Options, PlaceKeys, Registration};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::uri::ModelUri;
@@ -17,7 +17,7 @@ use crate::uri::ModelUri;
 pub(super) mod fuzzing;
 mod settings;
 
-use settings::Settings;
+use settings::{REGION_KEYS, Settings};
 
 const ENDPOINT: Attribute = Attribute {
     name: "endpoint",
@@ -33,6 +33,11 @@ pub(super) const REGISTRATION: Registration = Registration {
     name: "s3",
     forms: &["s3://bucket/path"],
     attributes: &[ENDPOINT, REGION, ADDRESSING],
+    place_keys: &[
+        PlaceKeys { names: &["AWS_ENDPOINT_URL", "S3_ENDPOINT"], attributes: &[ENDPOINT], concern: |_| true },
+        // Without an endpoint, the region is a part of the server's name.
+        PlaceKeys { names: REGION_KEYS, attributes: &[REGION, ENDPOINT], concern: |_| true },
+    ],
     claims: |uri| uri.scheme().as_str() == "s3",
     open: |uri, options, credentials, context| Ok(Arc::new(open(uri, options, credentials, context)?)),
 };

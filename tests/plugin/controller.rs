@@ -88,6 +88,25 @@ async fn privileged_every_node_mounts_what_the_claim_was_given_or_nothing() {
 }
 
 #[tokio::test]
+async fn a_secret_that_is_changed_later_leads_a_pinned_volume_nowhere() {
+    let Some(store) = Store::start().await else { return };
+    let plugin = Plugin::start(&[]).await;
+    store.put_model("m/", &model::small(1)).await;
+    let mut volume = store.volume("m");
+    volume.attributes.remove("endpoint");
+    let volume = volume.secret("AWS_ENDPOINT_URL", &store.proxy.url());
+    let created = create(&plugin.endpoint(), asked_for(&plugin, &volume)).await.unwrap();
+
+    // The same model, to the byte and the version, at another address.
+    let moved = volume.secret("AWS_ENDPOINT_URL", &format!("http://{}", store.server.address()));
+    let pod = plugin.pod("a").with_id(&created.volume_id);
+    let status = publish(&pod, &moved, &created.volume_context).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("is pinned to the version"), "{}", status.message());
+    plugin.assert_nothing_left("after a refusal");
+}
+
+#[tokio::test]
 async fn a_large_model_is_resolved_and_not_downloaded() {
     let Some(store) = Store::start().await else { return };
     let plugin = Plugin::start(&[]).await;

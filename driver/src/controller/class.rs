@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use modelmount::model::{MODEL_URI, MODEL_URIS};
-use modelmount::{Error, ErrorKind, ModelRequest, Result};
+use modelmount::source::registration;
+use modelmount::{Credentials, Error, ErrorKind, ModelRequest, Result};
 
 use super::allowed::Allowed;
 use super::claim::Claim;
@@ -70,22 +71,24 @@ impl Class {
         Ok(Self { pin, ignore_capacity, model_uri, allowed, attributes, claim })
     }
 
-    /// The model for this claim. The API server is asked only if the class uses annotations.
+    /// The model for this claim, which will be opened with `credentials`. The API server is asked only if the class
+    /// uses annotations.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] when the parameters or what the claim adds to them name no model, or
     /// [`ErrorKind::FailedPrecondition`] when annotations have a part in that: unlike the rest of a claim and of a class
-    /// they can be put right, while the provisioner sets an invalid claim aside for a while. [`ErrorKind::PermissionDenied`]
-    /// when the class does not allow the model; else those of [`Claim`].
-    pub(super) async fn model(self, api: Option<&Client>) -> Result<Model> {
+    /// they can be put right, while the provisioner sets an invalid claim aside for a while; so can a Secret
+    /// that names the server where the class bounds that. [`ErrorKind::PermissionDenied`] when the class does not allow
+    /// the model; else those of [`Claim`].
+    pub(super) async fn model(self, api: Option<&Client>, credentials: &Credentials) -> Result<Model> {
         let annotated = self.model_uri.as_ref().is_some_and(Template::wants_annotations);
-        self.named(api).await.map_err(|error| match error.kind() {
+        self.named(api, credentials).await.map_err(|error| match error.kind() {
             ErrorKind::InvalidArgument if annotated => Error::new(ErrorKind::FailedPrecondition, error.report()),
             _ => error,
         })
     }
 
-    async fn named(mut self, api: Option<&Client>) -> Result<Model> {
+    async fn named(mut self, api: Option<&Client>, credentials: &Credentials) -> Result<Model> {
         if let Some(template) = &self.model_uri {
             if template.wants_annotations() {
                 self.claim.read_annotations(api).await?;
@@ -103,9 +106,25 @@ impl Class {
                 let text = format!("the StorageClass does not allow {uri}: its {ALLOWED_URIS} are {allowed}");
                 return Err(Error::new(ErrorKind::PermissionDenied, text));
             }
+            check_place(&request, &self.attributes, credentials)?;
         }
         Ok(Model { attributes: self.attributes, request })
     }
+}
+
+/// Checks that it is not the Secret that says where an allowed URI leads: it may be the claimant's own.
+fn check_place(request: &ModelRequest, attributes: &BTreeMap<String, String>, credentials: &Credentials) -> Result<()> {
+    for uri in request.uris() {
+        if let Some((key, attribute)) = registration(uri)?.place_key(uri, attributes, credentials) {
+            let text = format!(
+                "the Secret's key {key} says where {uri} is, and the StorageClass's {ALLOWED_URIS} leave that to the \
+                 class: give the class the parameter {}, or take the key out of the Secret",
+                attribute.name
+            );
+            return Err(Error::new(ErrorKind::FailedPrecondition, text));
+        }
+    }
+    Ok(())
 }
 
 fn switch(attributes: &mut BTreeMap<String, String>, key: &str, default: bool) -> Result<bool> {

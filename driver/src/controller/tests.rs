@@ -286,6 +286,40 @@ async fn annotations_choose_a_model_within_what_the_class_allows() {
 }
 
 #[tokio::test]
+async fn no_secret_leads_out_of_what_the_class_allows() {
+    let scene = Scene::start().await;
+    let server = scene.models.url();
+    let with_secret = |request, key: &str, value: &str| {
+        let secrets = map(&[(key.to_owned(), value.to_owned())]);
+        CreateVolumeRequest { secrets, ..request }
+    };
+    for (uri, key, attribute) in [
+        ("s3://models/m", "AWS_ENDPOINT_URL", "endpoint"),
+        ("s3://models/m", "S3_ENDPOINT", "endpoint"),
+        ("s3://models/m", "AWS_REGION", "region"),
+        ("hf://owner/m", "HF_ENDPOINT", "endpoint"),
+        ("modelscope://owner/m", "MODELSCOPE_DOMAIN", "endpoint"),
+        ("hdfs://models/m", "HDFS_NAMENODE", "namenode"),
+        ("hdfs://models/m", "HDFS_ROOTPATH", "rootPath"),
+        ("az://models/m", "AZURE_STORAGE_ACCOUNT", "account"),
+    ] {
+        let request = scene.request("", &[("modelUri", uri), ("allowedUris", uri)]);
+        let (code, text) = scene.refused(with_secret(request, key, &server)).await;
+        assert_eq!(code, Code::FailedPrecondition, "{key}: {text}");
+        assert!(text.contains(key) && text.contains(&format!("parameter {attribute},")), "{text}");
+        assert!(!text.contains(&server), "{text}");
+    }
+    assert_eq!(scene.models.requests().len(), 0, "a Secret's server was asked");
+
+    // The class says where, whatever the Secret says; and where nothing is bounded, the Secret may.
+    let bounded = [("modelUri", "hf://owner/m"), ("allowedUris", "hf://owner"), ("endpoint", server.as_str())];
+    scene.refused(with_secret(scene.request("", &bounded), "HF_ENDPOINT", "http://127.0.0.1:1")).await;
+    assert_eq!(scene.models.requests().len(), 1);
+    scene.refused(with_secret(scene.request("", &bounded[..1]), "HF_ENDPOINT", &server)).await;
+    assert_eq!(scene.models.requests().len(), 2);
+}
+
+#[tokio::test]
 async fn a_class_that_leaves_the_choice_to_claims_must_bound_it() {
     let scene = Scene::start().await;
     let annotated = "/${pvc.annotations['model']}";

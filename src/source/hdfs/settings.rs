@@ -23,6 +23,10 @@ const API: &str = "/webhdfs/v1";
 const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const ENCODED_PATH: AsciiSet = ENCODED.remove(b'/');
 
+/// As the attributes.
+pub(super) const NAMENODE_KEYS: &[&str] = &["HDFS_NAMENODE"];
+pub(super) const ROOT_PATH_KEYS: &[&str] = &["HDFS_ROOTPATH"];
+
 /// The parameter that holds a delegation token.
 const TOKEN: &str = "delegation";
 
@@ -58,7 +62,7 @@ impl Settings {
         };
         let tls = Tls::read(credentials).map_err(invalid)?;
         let default = if uri.scheme().as_str() == "swebhdfs" || tls.is_given() { "https" } else { "http" };
-        let (namenodes, path) = match option(NAMENODE.name, &["HDFS_NAMENODE"]) {
+        let (namenodes, path) = match option(NAMENODE.name, NAMENODE_KEYS) {
             Some(text) => {
                 let namenodes = parse_namenodes(&text, default).map_err(invalid)?;
                 let path = path_beside(uri, &namenodes).map_err(invalid)?;
@@ -71,7 +75,7 @@ impl Settings {
             }
             None => (parse_namenodes(uri.authority(), default).map_err(invalid)?, uri.path().to_owned()),
         };
-        let root = option(ROOT_PATH.name, &["HDFS_ROOTPATH"]).unwrap_or_default();
+        let root = option(ROOT_PATH.name, ROOT_PATH_KEYS).unwrap_or_default();
         let directory = path.ends_with('/') || path.is_empty();
         let path = absolute(&root, &path).map_err(invalid)?;
 

@@ -16,6 +16,9 @@ use crate::source::{Context, Options};
 /// environment: `pull` trusts that file by itself.
 const AUTHORITIES: &[&str] = &["cabundle.crt", "AWS_CA_BUNDLE"];
 
+/// As the attribute `region`.
+pub(super) const REGION_KEYS: &[&str] = &["AWS_REGION", "AWS_DEFAULT_REGION"];
+
 pub(super) struct Settings {
     pub(super) region: String,
     /// Without a slash at the end; `None` for Amazon's own.
@@ -30,7 +33,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn read(options: &Options, credentials: &Credentials, context: &Context) -> Result<Self> {
-        let region = setting(options, credentials, REGION, &["AWS_REGION", "AWS_DEFAULT_REGION"]);
+        let region = setting(options, credentials, REGION, REGION_KEYS);
         let endpoint = match setting(options, credentials, ENDPOINT, &["AWS_ENDPOINT_URL"]) {
             Some(endpoint) => Some(endpoint),
             None => host_and_scheme(credentials)?,
