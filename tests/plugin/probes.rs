@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use modelmount_test_support::Process;
 use modelmount_test_support::wait::{eventually, until};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -54,6 +56,22 @@ async fn liveness_is_for_what_a_restart_cures() {
     fs::remove_file(plugin.socket()).unwrap();
     let page = get(health, "/healthz").await;
     assert!(page.status == 503 && page.body.contains("csi.sock"), "{page:?}");
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_is_told_and_keeps_nobody_from_stopping() {
+    let mut plugin = Plugin::start(&PORTS).await;
+    // Nobody reads it: who opens it to write waits, as for a disk that does not answer.
+    mkfifo(&plugin.cache().join("trash/probe"), Mode::S_IRWXU).unwrap();
+    let health = plugin.port("health");
+    let page = until("readiness to end", SOON, async || {
+        let page = get(health, "/readyz").await;
+        (page.status != 200).then_some(page)
+    })
+    .await;
+    assert!(page.status == 503 && page.body.contains("stopped answering"), "{page:?}");
+    assert_eq!(get(health, "/healthz").await.status, 200);
+    assert!(plugin.terminate().await.success());
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! Probe waiting.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use modelmount::{Cache, Context, Policy, Transfers};
 use rustix::fs::statvfs;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, timeout};
 use tonic::transport::Server as Transport;
 
 use super::Failure;
@@ -38,6 +40,10 @@ use crate::taint::{Schedule, StartupTaint};
 
 /// How often the cache's disk is looked at.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(15);
+/// How long a look may take. A busy disk may need seconds; one that hangs never answers.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a mount that is being made gets to be finished at the end. A disk that hangs is not waited for.
+const FINISHING: Duration = Duration::from_secs(5);
 /// Threads that answer calls: none of them does much.
 const ANSWERING: usize = 2;
 
@@ -64,7 +70,7 @@ pub(super) fn node(args: Node) -> Result<(), Failure> {
     let publisher = Publisher::new(workshop, mounter)?;
 
     let health = Arc::new(Health::default());
-    answering.spawn(watch_health(Arc::clone(&health), Arc::clone(&cache)));
+    answering.spawn(watch_cache(Arc::clone(&health), Arc::clone(&cache)));
     if args.remove_startup_taint {
         remove_startup_taint(&answering, &node_id, &driver_name);
     }
@@ -88,6 +94,7 @@ pub(super) fn node(args: Node) -> Result<(), Failure> {
     // process closes the cache.
     std::mem::forget(cache);
     fetching.shutdown_background();
+    answering.shutdown_timeout(FINISHING);
     served
 }
 
@@ -155,16 +162,34 @@ fn look(
     }
 }
 
-async fn watch_health(health: Arc<Health>, cache: Arc<Cache>) {
+async fn watch_cache(health: Arc<Health>, cache: Arc<Cache>) {
+    let hanging = format!("the cache at {} can't be written: its disk has stopped answering", cache.root().display());
     let mut ticks = tokio::time::interval(HEALTH_INTERVAL);
+    // After a probe that hung for hours, one is enough.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let cache = Arc::clone(&cache);
-        match tokio::task::spawn_blocking(move || cache.probe()).await {
-            Ok(Ok(())) => health.ready(),
-            Ok(Err(error)) => health.unhealthy(error.report()),
-            Err(error) => health.unhealthy(error.to_string()),
+        let probe = tokio::task::spawn_blocking(move || cache.probe());
+        let probe = async { probe.await.map_err(|error| error.to_string())?.map_err(|error| error.report()) };
+        tell(&health, probe, PROBE_TIMEOUT, &hanging).await;
+    }
+}
+
+/// Tells `health` what `probe` finds, and `hanging` when that takes longer than `patience`. It waits for the probe all
+/// the same: another one beside it would hang as well, and keep a thread more.
+async fn tell(health: &Health, probe: impl Future<Output = Result<(), String>>, patience: Duration, hanging: &str) {
+    let mut probe = pin!(probe);
+    let found = match timeout(patience, probe.as_mut()).await {
+        Ok(found) => found,
+        Err(_) => {
+            health.unhealthy(hanging);
+            probe.await
         }
+    };
+    match found {
+        Ok(()) => health.ready(),
+        Err(reason) => health.unhealthy(reason),
     }
 }
 
@@ -184,4 +209,33 @@ fn configuration(error: modelmount::Error) -> Failure {
 
 fn configuration_text(error: impl std::error::Error + 'static) -> Failure {
     Failure::Configuration(with_cause(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use modelmount_test_support::wait::eventually;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_unhealthy_until_it_answers() {
+        let health = Arc::new(Health::default());
+        let unhealthy = |reason: &str| State::Unhealthy(reason.to_owned());
+        for (found, state) in [(Ok(()), State::Ready), (Err("it is full".to_owned()), unhealthy("it is full"))] {
+            health.ready();
+            let (finding, probe) = oneshot::channel();
+            let told = Arc::clone(&health);
+            let telling =
+                tokio::spawn(
+                    async move { tell(&told, async { probe.await.unwrap() }, Duration::ZERO, "it hangs").await },
+                );
+            eventually("the end of patience", Duration::from_secs(60), || health.state() == unhealthy("it hangs"))
+                .await;
+            assert!(!telling.is_finished(), "another probe would be begun beside the one that hangs");
+            finding.send(found).unwrap();
+            telling.await.unwrap();
+            assert_eq!(health.state(), state);
+        }
+    }
 }
