@@ -1,9 +1,9 @@
 //! Puts the process's shared HTTP client under `object_store`, and evens out what servers do in the wild.
 
 use async_trait::async_trait;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use http::header::{CONTENT_ENCODING, CONTENT_RANGE, RANGE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient as StoreClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
@@ -12,7 +12,13 @@ use object_store::client::{
 
 use super::checksum::Declared;
 use crate::error::{Error, ErrorKind};
-use crate::net::{HttpClient, network_error, origin_text};
+use crate::net::{HttpClient, body, network_error, origin_text};
+use crate::size::Size;
+
+/// What is read of a refusal: its code stands at the beginning.
+const MOST_REFUSAL: usize = 64 << 10;
+/// Most bytes of one page of a listing: Amazon's have 1000 keys of at most 1024 bytes, Azure's 5000 names of 1024 characters.
+const MOST_PAGE: u64 = 16 << 20;
 
 /// Gives every store of the process the same connections.
 #[derive(Debug)]
@@ -45,6 +51,8 @@ impl HttpService for Service {
             parts.uri.to_string().parse().map_err(|error| HttpError::new(HttpErrorKind::Request, error))?;
         let host = origin_text(&url);
         let asked = parts.headers.get(RANGE).cloned();
+        // Content alone is handed on as it comes: `object_store` keeps the whole of any other body in memory.
+        let most = if parts.method == Method::GET && !is_listing(&url) { u64::MAX } else { MOST_PAGE };
         let mut request = reqwest::Request::new(parts.method, url);
         *request.headers_mut() = parts.headers;
         // A read-only client sends no bodies worth streaming.
@@ -69,6 +77,11 @@ impl HttpService for Service {
             let code = format!("<Code>{}</Code>", code.to_str().unwrap_or_default());
             return Ok(HttpResponse::from_parts(parts, code.into()));
         }
+        if !parts.status.is_success() {
+            let refusal = body::beginning(http::Response::new(body).into(), MOST_REFUSAL).await;
+            let refusal = String::from_utf8_lossy(&refusal).into_owned();
+            return Ok(HttpResponse::from_parts(parts, refusal.into()));
+        }
         if let Some(declared) = Declared::parse(&parts.headers) {
             parts.extensions.insert(declared);
         }
@@ -80,11 +93,13 @@ impl HttpService for Service {
             // `rclone serve s3` sends the right part, and says so, under the wrong status.
             parts.status = StatusCode::PARTIAL_CONTENT;
         }
-        let body = http_body_util::StreamBody::new(
-            http_body_util::BodyDataStream::new(body)
-                .map_ok(http_body::Frame::data)
-                .map_err(move |error| http_error(network_error(&host, error))),
-        );
+        let mut left = most;
+        let pieces = http_body_util::BodyDataStream::new(body).map(move |piece| {
+            let piece = piece.map_err(|error| network_error(&host, error))?;
+            left = left.checked_sub(piece.len() as u64).ok_or_else(|| too_long(&host, most))?;
+            Ok::<_, Error>(http_body::Frame::data(piece))
+        });
+        let body = http_body_util::StreamBody::new(pieces.map_err(http_error));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
     }
 }
@@ -94,6 +109,16 @@ const AZURE_FOLDER: &str = "x-ms-meta-hdi_isfolder";
 const AZURE_TYPE: &str = "x-ms-resource-type";
 /// Where Azure's services tell an error's code.
 const AZURE_CODE: &str = "x-ms-error-code";
+
+/// Whether a request asks for a page of a listing, as S3 and Google (`list-type=2`) and Azure (`comp=list`) are asked.
+fn is_listing(url: &url::Url) -> bool {
+    url.query_pairs().any(|(name, value)| name == "list-type" || (name == "comp" && value == "list"))
+}
+
+fn too_long(host: &str, most: u64) -> Error {
+    let text = format!("a page of {host}'s listing is longer than {}", Size(most));
+    Error::new(ErrorKind::ResourceExhausted, text)
+}
 
 /// Google's servers decompress what is stored with `Content-Encoding: gzip`, for whoever does not ask otherwise.
 fn is_decompressed(headers: &HeaderMap) -> bool {

@@ -86,6 +86,30 @@ async fn servers_refusals_are_told_without_their_words() {
     }
 }
 
+/// Memory is bounded: of what a hostile server sends, no more is read than an honest one would say. The rest of these
+/// answers never comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_without_an_end() {
+    const MIB: usize = 1 << 20;
+    let server = ScriptedServer::start(|request| match is_listing(request) {
+        true => Response::new(200).body(vec![b' '; 32 * MIB]).hang_after(17 * MIB),
+        false => error(404, "NoSuchKey"),
+    })
+    .await;
+    let error = resolved(&server).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
+    assert!(error.report().contains("listing is longer than 16.0 MiB"), "{error:?}");
+
+    let server = ScriptedServer::start(|_| {
+        let refusal = format!("<Error><Code>AccessDenied</Code><Message>{}", "é".repeat(MIB));
+        Response::new(403).body(refusal).hang_after(MIB / 8)
+    })
+    .await;
+    let error = resolved(&server).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+    assert!(error.report().contains("403 AccessDenied"), "{error:?}");
+}
+
 /// Both are relied on: most servers honour the condition, and some ignore it.
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_are_bound_to_the_listed_version() {
