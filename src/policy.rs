@@ -1,7 +1,7 @@
 //! What this machine lets a request reach: network addresses and directories.
 //!
 //! The caller of a node plugin is a pod's author, who must not be able to use the plugin to reach what the pod itself
-//! can't: the node's own services on loopback, the cloud's metadata service on a link-local address, the node's files.
+//! can't: the node's own services on loopback, the cloud's metadata service, mostly on a link-local address, the node's files.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -128,8 +128,8 @@ impl Policy {
     /// Checks an address that `host` resolved to.
     ///
     /// # Errors
-    /// [`ErrorKind::PermissionDenied`] for loopback, link-local, unspecified, multicast and broadcast addresses, in
-    /// any notation, unless allowed.
+    /// [`ErrorKind::PermissionDenied`] for loopback, link-local, unspecified, multicast and broadcast addresses and those
+    /// of clouds' metadata services, in any notation, unless allowed.
     pub fn check_address(&self, host: &str, address: IpAddr) -> Result<()> {
         let Some(class) = refused_class(address) else { return Ok(()) };
         if self.exempt_hosts.iter().any(|exempt| exempt.eq_ignore_ascii_case(host)) {
@@ -153,12 +153,26 @@ impl Policy {
     }
 }
 
+/// Where clouds serve a machine's metadata, credentials among them, on addresses that are not link-local.
+const METADATA_V4: [Ipv4Addr; 3] = [
+    // Alibaba Cloud (ECS user guide, "Instance metadata").
+    Ipv4Addr::new(100, 100, 100, 200),
+    // Azure's WireServer, which gives the machine's agent its settings (Microsoft Learn, "What is IP address
+    // 168.63.129.16?").
+    Ipv4Addr::new(168, 63, 129, 16),
+    // Oracle Cloud, Compute Classic ("Retrieving Instance Metadata").
+    Ipv4Addr::new(192, 0, 0, 192),
+];
+/// Google's server over IPv6, as Google's own Config Connector is told of it (its setting `metadataHost`).
+const GOOGLE_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254);
+
 fn refused_class(address: IpAddr) -> Option<&'static str> {
     match address.to_canonical() {
         IpAddr::V4(v4) if v4.is_loopback() => Some("loopback"),
         IpAddr::V4(v4) if v4.is_link_local() => Some("link-local"),
         IpAddr::V4(v4) if v4.octets()[0] == 0 => Some("unspecified"),
         IpAddr::V4(v4) if v4.is_multicast() || v4.is_broadcast() => Some("multicast"),
+        IpAddr::V4(v4) if METADATA_V4.contains(&v4) => Some("metadata"),
         IpAddr::V4(_) => None,
         IpAddr::V6(v6) if v6.is_loopback() => Some("loopback"),
         IpAddr::V6(v6) if v6.is_unspecified() => Some("unspecified"),
@@ -166,17 +180,28 @@ fn refused_class(address: IpAddr) -> Option<&'static str> {
         IpAddr::V6(v6) if v6.is_multicast() => Some("multicast"),
         // AWS serves instance metadata over IPv6 at fd00:ec2::254 (EC2 user guide, "Use the IMDS").
         IpAddr::V6(v6) if v6.segments()[..2] == [0xfd00, 0x0ec2] => Some("metadata"),
+        IpAddr::V6(v6) if v6 == GOOGLE_METADATA => Some("metadata"),
         // 6to4, NAT64 and the deprecated compatible form carry an IPv4 address.
-        IpAddr::V6(v6) => embedded_v4(v6).and_then(|v4| refused_class(IpAddr::V4(v4))),
+        IpAddr::V6(v6) => embedded_v4(v6).into_iter().find_map(|v4| refused_class(IpAddr::V4(v4))),
     }
 }
 
-fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+/// The IPv4 addresses that an IPv6 address may stand for.
+fn embedded_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let bits = address.to_bits();
+    let at = |bits: u128, shift: u32| Ipv4Addr::from_bits((bits >> shift) as u32);
     match address.segments() {
-        [0x2002, ..] => Some(Ipv4Addr::from_bits((bits >> 80) as u32)),
-        [0x0064, 0xff9b, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0, 0, ..] => Some(Ipv4Addr::from_bits(bits as u32)),
-        _ => None,
+        [0x2002, ..] => vec![at(bits, 80)],
+        [0x0064, 0xff9b, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0, 0, ..] => vec![at(bits, 0)],
+        // For a network's own use (RFC 8215), behind a prefix of 96, 64, 56 or 48 bits, which only the network knows.
+        // Prefixes shorter than 96 bits have the address around bits 64 to 71, which are left out (RFC 6052, section 2.2).
+        [0x0064, 0xff9b, 1, ..] => {
+            let around = (bits >> 64 << 56) | (bits & ((1 << 56) - 1));
+            let places = [at(bits, 0), at(around, 24), at(around, 32), at(around, 40)];
+            // What begins with 0 is a piece of a longer prefix.
+            places.into_iter().filter(|v4| v4.octets()[0] != 0).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -212,13 +237,27 @@ mod tests {
             "64:ff9b::a9fe:a9fe",
             "2002:a9fe:a9fe::1",
             "fd00:ec2::254",
+            "fd20:ce::254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "::ffff:100.100.100.200",
+            "64:ff9b::a83f:8110",
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:fffe::7f00:1",
+            "64:ff9b:1:1:a9:fea9:fe00:0",
+            "64:ff9b:1:a9:fe:a9fe::",
+            "64:ff9b:1:a9fe:a9:fe00::",
         ] {
             let error = policy.check_address("host", address.parse().unwrap()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{address}");
             Policy::unrestricted().check_address("host", address.parse().unwrap()).unwrap();
         }
-        for address in ["10.0.0.1", "192.168.1.1", "8.8.8.8", "2001:db8::1", "fd12::1"] {
+        for address in ["10.0.0.1", "192.168.1.1", "8.8.8.8", "100.100.100.201", "2001:db8::1", "fd12::1"] {
             policy.check_address("host", address.parse().unwrap()).unwrap();
+        }
+        for nat64 in ["64:ff9b::808:808", "64:ff9b:1::808:808", "64:ff9b:1:fffe::a00:1", "64:ff9b:1:1:8:808:800:0"] {
+            policy.check_address("host", nat64.parse().unwrap()).unwrap();
         }
     }
 

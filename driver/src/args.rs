@@ -148,7 +148,7 @@ pub struct Controller {
 /// Where models may come from, beyond what everybody may reach.
 #[derive(Clone, Debug, Args)]
 pub struct Reach {
-    /// Loopback or link-local addresses that models may come from, for instance 127.0.0.0/8; repeatable
+    /// Loopback, link-local or cloud metadata addresses that models may come from, for instance 127.0.0.0/8; repeatable
     #[arg(long, env = "MODELMOUNT_ALLOW_ADDRESS", value_name = "CIDR", value_delimiter = ',')]
     pub allow_address: Vec<Cidr>,
     /// Registry that may be spoken to without TLS, a host or host:port; repeatable
