@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(any(feature = "hdfs", feature = "s3"))]
+use crate::manifest::Digest;
 
 /// Certificates of authorities that may sign a server's certificate, in addition to the system's.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +35,13 @@ impl CaCertificates {
     #[cfg(any(feature = "hdfs", feature = "s3"))]
     pub(crate) fn from_pem(pem: &[u8]) -> std::result::Result<Self, &'static str> {
         parse(pem).map(Self)
+    }
+
+    /// What the name of a store ends in whose servers authorities of a caller's own may vouch for. Who brings an authority
+    /// could bring its server too: what that serves is nobody else's.
+    #[cfg(any(feature = "hdfs", feature = "s3"))]
+    pub(crate) fn mark(pem: Option<&str>) -> String {
+        pem.map(|pem| format!("|{}", Digest::of(pem))).unwrap_or_default()
     }
 
     /// These certificates and those.

@@ -67,7 +67,7 @@ const DIALECT: Dialect = Dialect {
 fn open(uri: &ModelUri, options: &Options, credentials: &Credentials, context: &Context) -> Result<Objects> {
     let bucket = object::bucket(uri)?;
     let key = Key::parse(uri, uri.path())?;
-    let Settings { region, endpoint, virtual_hosted, accelerate, credential, client } =
+    let Settings { region, endpoint, virtual_hosted, accelerate, credential, client, mark } =
         Settings::read(options, credentials, context)?;
 
     let mut builder = AmazonS3Builder::new()
@@ -92,7 +92,7 @@ fn open(uri: &ModelUri, options: &Options, credentials: &Credentials, context: &
     let store = builder
         .build()
         .map_err(|error| Error::with_source(ErrorKind::InvalidArgument, format!("{uri} can't be opened"), error))?;
-    let identity = format!("s3|{place}|{bucket}");
+    let identity = format!("s3|{place}|{bucket}{mark}");
     let failures = Failures { uri: uri.clone(), container: bucket.to_owned(), place, anonymous, dialect: &DIALECT };
     Ok(Objects { store: Box::new(store), failures, identity, key })
 }
@@ -108,6 +108,17 @@ fn with_bucket_host(endpoint: &str, bucket: &str) -> String {
 mod tests {
     use super::*;
     use crate::policy::Policy;
+
+    /// Nobody has its key.
+    const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----
+MIIBQDCB86ADAgECAhQLkfYUVKwQLPlrRKfd0g4hXJ6lIDAFBgMrZXAwFTETMBEG
+A1UEAwwKbW9kZWxtb3VudDAgFw0yNjExMjMwMjUwNTlaGA8yMTI2MTAzMDAyNTA1
+OVowFTETMBEGA1UEAwwKbW9kZWxtb3VudDAqMAUGAytlcAMhAOcApjTWdA0sEGHw
+aWl+6n3J5wYBMTVj+VCKw16T7qmho1MwUTAdBgNVHQ4EFgQUlwc+BkAG4FOdbT/M
+B6DjMbEZU4UwHwYDVR0jBBgwFoAUlwc+BkAG4FOdbT/MB6DjMbEZU4UwDwYDVR0T
+AQH/BAUwAwEB/zAFBgMrZXADQQD4UMZJhdBrOL74/4EUyBjvkOrxnsXzMD9oQPkX
+ghF/Aoc0cclQukSR4FbZJ4xLy+BxobEQqCxKWTs2oPVj4lEB
+-----END CERTIFICATE-----";
 
     fn opened(uri: &str, options: &[(&str, &str)], secrets: &[(&str, &str)]) -> Result<Objects> {
         let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -141,5 +152,18 @@ mod tests {
         assert_eq!(amazon.identity, "s3|https://s3.eu-west-1.amazonaws.com|b");
         assert_eq!(own.identity, "s3|http://minio:9000|b");
         assert!(own.key.directory && !amazon.key.directory);
+    }
+
+    #[test]
+    fn an_own_authority_is_part_of_the_identity() {
+        let endpoint = [("endpoint", "https://minio")];
+        let identity = |secrets: &[(&str, &str)]| opened("s3://b/m", &endpoint, secrets).unwrap().identity;
+        let (one, other) = (AUTHORITY, &format!("another text\n{AUTHORITY}"));
+        assert_eq!(identity(&[]), "s3|https://minio|b");
+        assert_ne!(identity(&[("cabundle.crt", one)]), identity(&[]));
+        assert_ne!(identity(&[("cabundle.crt", one)]), identity(&[("cabundle.crt", other)]));
+        assert_eq!(identity(&[("cabundle.crt", one)]), identity(&[("AWS_CA_BUNDLE", one)]));
+        // As in KServe's environment, where it is a file's name.
+        assert_eq!(identity(&[("AWS_CA_BUNDLE", "/etc/ssl/ca.pem")]), identity(&[]));
     }
 }

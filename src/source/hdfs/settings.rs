@@ -9,7 +9,6 @@ use super::refusal::KERBEROS;
 use super::{NAMENODE, ROOT_PATH};
 use crate::credentials::{Credentials, Secret};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::Digest;
 use crate::net::{CaCertificates, HttpClient, authorization};
 use crate::source::Options;
 use crate::uri::{ModelUri, shown_text};
@@ -83,9 +82,7 @@ impl Settings {
         let headers = headers(credentials).map_err(invalid)?;
         let mut names: Vec<&str> = namenodes.iter().map(Url::as_str).collect();
         names.sort_unstable();
-        // Who brings an own authority could bring its server too: what it serves is nobody else's.
-        let ca = tls.ca.as_ref().map(|pem| format!("|{}", Digest::of(pem))).unwrap_or_default();
-        let store = format!("hdfs|{}{ca}", names.join(","));
+        let store = format!("hdfs|{}{}", names.join(","), CaCertificates::mark(tls.ca.as_deref()));
         Ok(Self {
             namenodes,
             path,

@@ -6,9 +6,9 @@
 use object_store::aws::AwsCredential;
 
 use super::{ADDRESSING, ENDPOINT, REGION};
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, Secret};
 use crate::error::{Error, ErrorKind, Result};
-use crate::net::HttpClient;
+use crate::net::{CaCertificates, HttpClient};
 use crate::source::object::{parse_endpoint, setting};
 use crate::source::{Context, Options};
 
@@ -29,6 +29,8 @@ pub(super) struct Settings {
     /// `None` for anonymous access.
     pub(super) credential: Option<AwsCredential>,
     pub(super) client: HttpClient,
+    /// See [`CaCertificates::mark`].
+    pub(super) mark: String,
 }
 
 impl Settings {
@@ -62,8 +64,10 @@ impl Settings {
             _ => static_credentials(credentials)?,
         };
         let region = region.unwrap_or_else(|| "us-east-1".into());
-        let client = client(credentials, context)?;
-        Ok(Self { region, endpoint, virtual_hosted, accelerate, credential, client })
+        let authorities = authorities(credentials);
+        let client = client(authorities.as_ref(), context)?;
+        let mark = CaCertificates::mark(authorities.as_ref().map(|(_, pem)| pem.expose().as_str()));
+        Ok(Self { region, endpoint, virtual_hosted, accelerate, credential, client, mark })
     }
 }
 
@@ -88,13 +92,18 @@ fn flag(credentials: &Credentials, key: &str) -> Result<Option<bool>> {
     }
 }
 
+/// The authorities that the caller trusts, as PEM, and the key under which they stand.
+fn authorities(credentials: &Credentials) -> Option<(&'static str, Secret<String>)> {
+    let mut found = AUTHORITIES.iter().filter_map(|key| Some((*key, credentials.get(&[key])?)));
+    found.find(|(_, pem)| pem.expose().contains("-----BEGIN"))
+}
+
 /// The shared client, or one that trusts the caller's authorities too.
-fn client(credentials: &Credentials, context: &Context) -> Result<HttpClient> {
-    for key in AUTHORITIES {
-        let Some(pem) = credentials.get(&[key]).filter(|pem| pem.expose().contains("-----BEGIN")) else { continue };
-        return context.http.trusting(pem.expose()).map_err(|problem| invalid(&format!("{key} {problem}")));
+fn client(authorities: Option<&(&str, Secret<String>)>, context: &Context) -> Result<HttpClient> {
+    match authorities {
+        Some((key, pem)) => context.http.trusting(pem.expose()).map_err(|problem| invalid(&format!("{key} {problem}"))),
+        None => Ok(context.http.clone()),
     }
-    Ok(context.http.clone())
 }
 
 fn static_credentials(credentials: &Credentials) -> Result<Option<AwsCredential>> {
