@@ -20,6 +20,7 @@ mod progress;
 mod pull;
 mod scratch;
 mod transfer;
+mod unpackers;
 
 pub use progress::{Amounts, Progress, Tally};
 pub use pull::pull;

@@ -176,6 +176,56 @@ impl Member {
     }
 }
 
+/// How much memory the reading of one file may take, beside the names of its members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// About 10 MiB: enough for what the programs make that are commonly used, as they are commonly called.
+    Little,
+    /// As much as any archive may need.
+    Much,
+}
+
+impl Memory {
+    /// Bytes of a zstd frame's window, at most. Little is what `zstd -19` makes, much what `zstd` itself reads unless it is told
+    /// `--long`.
+    fn zstd_window(self) -> u64 {
+        match self {
+            Self::Little => 8 << 20,
+            Self::Much => 128 << 20,
+        }
+    }
+
+    /// KiB that an xz stream may demand: `xz -6` demands 9 MiB, `xz -9` 65.
+    fn xz(self) -> u32 {
+        match self {
+            Self::Little => 10 << 10,
+            Self::Much => 96 << 10,
+        }
+    }
+
+    /// Bytes of a zip's central directory, which are held along with what is read from them.
+    fn zip_directory(self) -> u64 {
+        match self {
+            Self::Little => 2 << 20,
+            Self::Much => 32 << 20,
+        }
+    }
+}
+
+/// The cause of an error that [`Memory::Much`] would have spared.
+#[derive(Debug, thiserror::Error)]
+#[error("it takes more memory to read")]
+struct Outgrown;
+
+fn outgrown() -> Error {
+    Error::with_source(ErrorKind::FailedPrecondition, "it can't be read in little memory", Outgrown)
+}
+
+/// Whether reading failed for the want of [`Memory::Much`] alone.
+pub(crate) fn is_outgrown(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<Outgrown>())
+}
+
 /// Takes the files that are read from an archive, one after the other.
 pub(crate) trait Receiver {
     /// A file begins. They are numbered from 0 on.
@@ -193,13 +243,14 @@ pub(crate) trait Receiver {
 ///
 /// # Errors
 /// [`ErrorKind::FailedPrecondition`] for what is no archive, or one that no model should have; [`ErrorKind::Corrupt`] for one
-/// that is damaged or cut short; those of `receiver` and, as they are, those of `source`.
+/// that is damaged or cut short; those of `receiver` and, as they are, those of `source`; see [`is_outgrown`].
 pub(crate) fn read_members<R: Read + Seek>(
     source: R,
     unpack: &Unpack,
     receiver: &mut dyn Receiver,
+    memory: Memory,
 ) -> Result<Option<Unpacked<usize>>> {
-    let meter = Meter::default();
+    let meter = Meter::new(memory);
     let mut input = Input::new(source, meter.clone());
     let mut members = Members::new(unpack, receiver, meter.clone());
     let mut head = [0; tar::BLOCK];
@@ -213,7 +264,7 @@ pub(crate) fn read_members<R: Read + Seek>(
     let compression = Compression::detect(head);
     let mut whole = Cursor::new(head).chain(input);
     let mut plain: Box<dyn Read + '_> = match compression {
-        Some(compression) => compression.reader(whole),
+        Some(compression) => compression.reader(whole, memory),
         None => Box::new(&mut whole),
     };
     let mut first = [0; tar::BLOCK];
@@ -260,7 +311,7 @@ pub fn sizes(archive: &[u8], unpack: &Unpack) -> Result<Option<BTreeMap<RelPath,
         }
     }
     let mut sizes = Sizes::default();
-    let unpacked = read_members(Cursor::new(archive), unpack, &mut sizes)?;
+    let unpacked = read_members(Cursor::new(archive), unpack, &mut sizes, Memory::Much)?;
     let size = |number: usize| sizes.0.get(number).copied().unwrap_or(0);
     Ok(unpacked.map(|unpacked| unpacked.map(size).files))
 }

@@ -12,9 +12,10 @@ use super::follow::Follow;
 use super::job::{Arrival, Guard, Job, Sink};
 use super::partial;
 use super::scratch::{Abandon, Scratch};
+use super::unpackers::Turn;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry};
-use crate::unpack::{Member, Unpack, Unpacked, read_members};
+use crate::unpack::{Member, Memory, Unpack, Unpacked, is_outgrown, read_members};
 
 /// Fetches and unpacks. What arrives has been committed.
 pub(super) async fn fetch<S: Sink>(
@@ -95,7 +96,7 @@ async fn finish<S: Sink>(
     .await
 }
 
-/// Waits for its turn, then unpacks on a thread of its own. `None` when it is a file like any other.
+/// Waits for its turn, then unpacks. `None` when it is a file like any other.
 async fn start<S: Sink>(
     job: &Arc<Job>,
     sink: &Arc<S>,
@@ -104,14 +105,33 @@ async fn start<S: Sink>(
     guard: &Guard,
     follow: &Arc<Follow>,
 ) -> Result<Option<Unpacked<Member>>> {
-    let turn = job.unpacker().await?;
+    let turn = job.unpackers.any(follow).await?;
+    match take(turn, sink, entry, unpack, guard, follow).await {
+        // What was told by its first bytes, as a rule, or else is on the disk and is read again.
+        Err(error) if is_outgrown(&error) => {
+            let turn = job.unpackers.alone(follow).await?;
+            take(turn, sink, entry, unpack, guard, follow).await
+        }
+        taken => taken,
+    }
+}
+
+/// Unpacks on a thread of its own, which has the turn for as long as it runs.
+async fn take<S: Sink>(
+    turn: Turn,
+    sink: &Arc<S>,
+    entry: &Arc<Entry>,
+    unpack: &Unpack,
+    guard: &Guard,
+    follow: &Arc<Follow>,
+) -> Result<Option<Unpacked<Member>>> {
     let (sink, entry, unpack) = (Arc::clone(sink), Arc::clone(entry), unpack.clone());
     let (guard, follow) = (Arc::clone(guard), Arc::clone(follow));
     blocking(move || {
         // Nobody may be waiting any more.
         follow.check()?;
         let directory = sink.directory(unpack.key(entry.origin));
-        let unpacked = run(&*sink, &entry, &unpack, &follow, &directory);
+        let unpacked = run(&*sink, &entry, &unpack, &follow, &directory, turn.memory());
         if !matches!(unpacked, Ok(Some(_))) {
             partial::discard(&directory);
         }
@@ -127,12 +147,13 @@ fn run<S: Sink>(
     unpack: &Unpack,
     follow: &Arc<Follow>,
     directory: &Path,
+    memory: Memory,
 ) -> Result<Option<Unpacked<Member>>> {
     let key = unpack.key(entry.origin);
     loop {
         let mut reader = follow.reader();
         let mut scratch = Scratch::new(directory, key, sink, follow)?;
-        let unpacked = read_members(&mut reader, unpack, &mut scratch);
+        let unpacked = read_members(&mut reader, unpack, &mut scratch, memory);
         // That it is no archive is told by its first bytes, which may be others in the next attempt.
         let complete = if unpacked.is_ok() { reader.wait_complete().map(drop) } else { Ok(()) };
         if reader.is_stale() {

@@ -9,6 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// What download and reader share.
@@ -16,6 +18,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) struct Follow {
     state: Mutex<State>,
     changed: Condvar,
+    /// [`State::complete`], for those who may not block.
+    completed: watch::Sender<bool>,
     /// Bytes that were written in this run.
     fresh: AtomicU64,
 }
@@ -71,6 +75,13 @@ impl Follow {
         let mut state = self.lock();
         (state.front, state.complete) = (size, true);
         self.changed.notify_all();
+        self.completed.send_replace(true);
+    }
+
+    /// Waits until all of it is there and verified, if ever.
+    pub(super) async fn completed(&self) {
+        // It lives as long as its sender, which is here.
+        let _ = self.completed.subscribe().wait_for(|completed| *completed).await;
     }
 
     /// Nobody wants it any more.

@@ -4,18 +4,16 @@ use std::any::Any;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::pace::{Pace, Slot};
+use super::unpackers::Unpackers;
 use super::{Limits, Progress, archive, file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry};
 use crate::model::Model;
 use crate::unpack::{Member, Unpacked};
-
-/// Archives of one fetch that are unpacked at a time: each takes a processor, and a window as large as the archive says.
-const UNPACKERS: usize = 2;
 
 /// What the files of one fetch share.
 #[derive(Debug)]
@@ -23,28 +21,28 @@ pub(super) struct Job {
     model: RwLock<Model>,
     /// Shared by all fetches of the process.
     pub(super) pace: Arc<Pace>,
+    /// As well.
+    pub(super) unpackers: Arc<Unpackers>,
     pub(super) limits: Limits,
     pub(super) progress: Arc<Progress>,
-    unpackers: Arc<Semaphore>,
     /// The request that it may make whatever others do.
     own: Arc<Semaphore>,
 }
 
 impl Job {
-    pub(super) fn new(model: Model, pace: Arc<Pace>, limits: Limits, progress: Arc<Progress>) -> Self {
-        let unpackers = Arc::new(Semaphore::new(UNPACKERS));
-        Self { model: RwLock::new(model), pace, limits, progress, unpackers, own: Arc::new(Semaphore::new(1)) }
+    pub(super) fn new(
+        model: Model,
+        pace: Arc<Pace>,
+        unpackers: Arc<Unpackers>,
+        limits: Limits,
+        progress: Arc<Progress>,
+    ) -> Self {
+        Self { model: RwLock::new(model), pace, unpackers, limits, progress, own: Arc::new(Semaphore::new(1)) }
     }
 
     /// Waits for the right to make a request.
     pub(super) async fn slot(&self) -> Result<Slot> {
         self.pace.slot(&self.own).await
-    }
-
-    /// Waits for the right to unpack. Of this fetch alone: one that stalls keeps no other from unpacking.
-    pub(super) async fn unpacker(&self) -> Result<OwnedSemaphorePermit> {
-        let permit = Arc::clone(&self.unpackers).acquire_owned().await;
-        permit.map_err(|error| Error::with_source(ErrorKind::Cancelled, "closing", error))
     }
 
     /// The model to read from, with the newest credentials.

@@ -17,6 +17,7 @@ use super::assembly::{archive, assemble};
 use super::file::blocking;
 use super::job::{self, Arrival, Claim, Guard, Have, Job, Sink};
 use super::pace::Pace;
+use super::unpackers::Unpackers;
 use super::{Limits, Progress, partial};
 use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
@@ -46,7 +47,7 @@ pub async fn pull(
 ) -> Result<Content> {
     let work = destination.join(WORK);
     let lock = lock(&work).await?;
-    let job = Arc::new(Job::new(model.into(), Pace::new(limits.connections), limits, progress));
+    let job = Arc::new(Job::new(model.into(), Pace::new(limits.connections), Unpackers::new(), limits, progress));
     let sink = Arc::new(Directory { destination: destination.to_owned(), work: work.clone(), lock });
     // A content may have two names. In a directory each is a download of its own.
     let own = |entry: &Entry| Entry { origin: Digest::of(format!("{} {}", entry.origin, entry.path)), ..entry.clone() };

@@ -12,6 +12,7 @@ use super::assembly::{archive, assemble};
 use super::job::{self, Arrival, Claim, Have, Job, Sink};
 use super::pace::Pace;
 use super::progress::Totals;
+use super::unpackers::Unpackers;
 use super::{Amounts, Limits, Progress, Tally};
 use crate::cache::{Cache, Reservation, Snapshot, StoredFile};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +26,7 @@ pub struct Transfers {
     cache: Arc<Cache>,
     limits: Limits,
     pace: Arc<Pace>,
+    unpackers: Arc<Unpackers>,
     runtime: Handle,
     running: Mutex<HashMap<Digest, Weak<Transfer>>>,
     files: Arc<FileLocks>,
@@ -35,7 +37,16 @@ impl Transfers {
     /// Transfers into `cache`, whose work is done on `runtime`: not the one that answers requests.
     pub fn new(cache: Arc<Cache>, limits: Limits, runtime: Handle) -> Self {
         let pace = Pace::new(limits.connections);
-        Self { cache, limits, pace, runtime, running: Mutex::default(), files: Arc::default(), totals: Arc::default() }
+        Self {
+            cache,
+            limits,
+            pace,
+            unpackers: Unpackers::new(),
+            runtime,
+            running: Mutex::default(),
+            files: Arc::default(),
+            totals: Arc::default(),
+        }
     }
 
     /// Joins the transfer of this model, or begins one. It goes on for as long as anybody holds it. Whoever joins
@@ -50,7 +61,8 @@ impl Transfers {
             return transfer;
         }
         let progress = Arc::new(Progress::within(Arc::clone(&self.totals)));
-        let job = Arc::new(Job::new(model.into(), Arc::clone(&self.pace), self.limits, progress));
+        let (pace, unpackers) = (Arc::clone(&self.pace), Arc::clone(&self.unpackers));
+        let job = Arc::new(Job::new(model.into(), pace, unpackers, self.limits, progress));
         let (done, outcome) = watch::channel(None);
         let work = fetch(Arc::clone(&self.cache), Arc::clone(&self.files), Arc::clone(&job), manifest);
         let counted = Arc::clone(&self.totals).begin();

@@ -8,12 +8,10 @@ use lzma_rust2::XzReader;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
+use super::Memory;
+
 /// What is read of the compressed bytes at a time.
 const BUFFER: usize = 64 << 10;
-/// Memory that an xz stream may demand, in KiB: `xz -9` demands 65 MiB.
-const XZ_MEMORY: u32 = 96 << 10;
-/// Largest window of a zstd frame: what `zstd` itself reads unless it is told `--long`.
-const ZSTD_WINDOW: u64 = 128 << 20;
 
 /// How a stream is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +49,14 @@ impl Compression {
     }
 
     /// The plain bytes. Streams that follow one another are read as one; anything else at the end is an error.
-    pub(super) fn reader<'a>(self, compressed: impl Read + 'a) -> Box<dyn Read + 'a> {
+    /// A stream that demands more memory ends in [`io::ErrorKind::OutOfMemory`].
+    pub(super) fn reader<'a>(self, compressed: impl Read + 'a, memory: Memory) -> Box<dyn Read + 'a> {
         let buffered = BufReader::with_capacity(BUFFER, compressed);
         match self {
             Self::Gzip => Box::new(MultiGzDecoder::new(buffered)),
             Self::Bzip2 => Box::new(MultiBzDecoder::new(buffered)),
-            Self::Xz => Box::new(XzReader::new_mem_limit(buffered, true, XZ_MEMORY)),
-            Self::Zstd => Box::new(Zstd::new(buffered)),
+            Self::Xz => Box::new(XzReader::new_mem_limit(buffered, true, memory.xz())),
+            Self::Zstd => Box::new(Zstd::new(buffered, memory)),
         }
     }
 }
@@ -70,9 +69,9 @@ struct Zstd<R> {
 }
 
 impl<R: BufRead> Zstd<R> {
-    fn new(source: R) -> Self {
+    fn new(source: R, memory: Memory) -> Self {
         let mut decoder = FrameDecoder::new();
-        decoder.set_max_window_size(ZSTD_WINDOW);
+        decoder.set_max_window_size(memory.zstd_window());
         Self { source, decoder, in_frame: false }
     }
 
@@ -92,6 +91,9 @@ impl<R: BufRead> Zstd<R> {
                     if skipped < u64::from(length) {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
+                }
+                Err(error @ FrameDecoderError::WindowSizeTooBig { .. }) => {
+                    return Err(io::Error::new(io::ErrorKind::OutOfMemory, error));
                 }
                 Err(error) => return Err(io::Error::other(error)),
             }

@@ -4,6 +4,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::{Memory, outgrown};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Most bytes that come of one. Deflate can't do more than 1032; the weights of a model compress by less than 2.
@@ -12,17 +13,27 @@ const MOST_RATIO: u64 = 1000;
 const HARMLESS: u64 = 1 << 30;
 
 /// What a reading of an archive has come to, shared by those who read, decode and take.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Meter(Arc<Counts>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
+    memory: Memory,
     read: AtomicU64,
     made: AtomicU64,
     failure: Mutex<Option<Error>>,
 }
 
 impl Meter {
+    pub(super) fn new(memory: Memory) -> Self {
+        Self(Arc::new(Counts { memory, read: AtomicU64::new(0), made: AtomicU64::new(0), failure: Mutex::default() }))
+    }
+
+    /// What the reading may take.
+    pub(super) fn memory(&self) -> Memory {
+        self.0.memory
+    }
+
     /// Counts bytes that were made of those read so far.
     pub(super) fn made(&self, bytes: u64) -> Result<()> {
         let made = self.0.made.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -40,6 +51,7 @@ impl Meter {
             return failure;
         }
         match error.kind() {
+            io::ErrorKind::OutOfMemory if self.0.memory == Memory::Little => outgrown(),
             io::ErrorKind::UnexpectedEof => Error::new(ErrorKind::Corrupt, "it is cut short"),
             _ => Error::with_source(ErrorKind::Corrupt, "it is damaged", error),
         }

@@ -44,7 +44,7 @@ fn layer(below: &str) -> Unpack {
 /// The files in an archive; `None` when it is none.
 fn unpack(archive: &[u8], how: &Unpack) -> Result<Option<Files>> {
     let mut kept = Kept::default();
-    let unpacked = read_members(Cursor::new(archive), how, &mut kept)?;
+    let unpacked = read_members(Cursor::new(archive), how, &mut kept, Memory::Much)?;
     assert_eq!(kept.complete, kept.files.len(), "what was begun is ended when all went well");
     let file = |(path, number): (RelPath, usize)| (path.as_str().to_owned(), kept.files[number].clone());
     Ok(unpacked.map(|unpacked| unpacked.files.into_iter().map(file).collect()))

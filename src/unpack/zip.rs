@@ -10,8 +10,10 @@ use flate2::bufread::DeflateDecoder;
 
 use super::input::fill;
 use super::members::{Members, Verdict, What, refused};
+use super::{Memory, outgrown};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::MAX_ENTRIES;
+use crate::size::Size;
 
 /// Begins a zip: a member, or the end of one without members.
 const MAGIC: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
@@ -25,8 +27,6 @@ const CENTRAL_SIZE: usize = 46;
 const END_SIZE: usize = 22;
 const END64_SIZE: usize = 56;
 const LOCATOR64_SIZE: usize = 20;
-/// Bytes of a central directory per member, at most: a bound on memory. Long extra fields are rare.
-const MAX_DIRECTORY: u64 = 256 << 20;
 const BUFFER: usize = 64 << 10;
 
 /// General purpose flags (4.4.4).
@@ -64,7 +64,7 @@ struct Member {
 /// Reads all members.
 pub(super) fn read<R: Read + Seek>(input: &mut R, members: &mut Members<'_>) -> Result<()> {
     let mut zip = Zip { length: 0, input };
-    let (directory, mut listed) = zip.list().map_err(|error| failure(members, error))?;
+    let (directory, mut listed) = zip.list(members.meter().memory()).map_err(|error| failure(members, error))?;
     // In the order in which they lie in the file.
     listed.sort_by_key(|member| member.offset);
     let mut free = 0;
@@ -108,12 +108,20 @@ struct Zip<'a, R> {
 }
 
 impl<R: Read + Seek> Zip<'_, R> {
-    fn list(&mut self) -> Result<(Directory, Vec<Member>), Failure> {
+    fn list(&mut self, memory: Memory) -> Result<(Directory, Vec<Member>), Failure> {
         self.length = self.input.seek(SeekFrom::End(0))?;
         let directory = self.find_directory()?;
-        if directory.members > MAX_ENTRIES as u64 || directory.size > MAX_DIRECTORY {
-            let text = format!("it has {} members, in a directory of {} bytes", directory.members, directory.size);
+        let most = Memory::Much.zip_directory();
+        if directory.members > MAX_ENTRIES as u64 || directory.size > most {
+            let (members, size) = (directory.members, Size(directory.size));
+            let text = format!(
+                "it has {members} members in a directory of {size}; only {MAX_ENTRIES} in one of {} can be read",
+                Size(most)
+            );
             return Err(Error::new(ErrorKind::FailedPrecondition, text).into());
+        }
+        if directory.size > memory.zip_directory() {
+            return Err(outgrown().into());
         }
         let bytes = self.at(directory.offset, directory.size as usize)?;
         let mut rest = bytes.as_slice();

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::make::{Stored, Tar, gzip, header, pax_records, sum, zip, zip_of};
+use super::make::{Stored, Tar, gzip, header, pax_records, sum, zip, zip_of, zstd};
 use super::*;
 
 fn refused(archive: &[u8], hint: &str) {
@@ -171,10 +171,46 @@ fn bombs() {
         }
     }
     let mut sink = Sink(0);
-    let error = read_members(Cursor::new(bomb), &how(Kind::Archive), &mut sink).unwrap_err();
+    let error = read_members(Cursor::new(bomb), &how(Kind::Archive), &mut sink, Memory::Much).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
     assert!(error.report().contains("more than 1000 times its size"), "{error:?}");
     assert!(sink.0 < (1 << 30) + (1 << 20), "{} bytes were made before it was noticed", sink.0);
+}
+
+/// What takes more memory than most is told from what no memory helps.
+#[test]
+fn what_takes_much_memory() {
+    let read = |archive: &[u8], memory| {
+        let read = read_members(Cursor::new(archive), &how(Kind::Perhaps), &mut Kept::default(), memory);
+        read.map(|unpacked| unpacked.map(|unpacked| unpacked.files.len()))
+    };
+    let tar = Tar::new().file("a", b"x").done();
+    let (first, second) = tar.split_at(700);
+    let little = [zstd(23, &tar), [zstd(10, first), zstd(23, second)].concat(), gzip(&tar), zip(&[("a", b"x")])];
+    for archive in little {
+        assert_eq!(read(&archive, Memory::Little).unwrap(), Some(1));
+    }
+    let mut much = vec![zstd(24, &tar), zstd(27, &tar), [zstd(10, first), zstd(24, second)].concat()];
+    much.extend(oracle::compress_with("xz", &["-c", "--lzma2=dict=16MiB"], &tar));
+    for archive in much {
+        assert!(is_outgrown(&read(&archive, Memory::Little).unwrap_err()));
+        assert_eq!(read(&archive, Memory::Much).unwrap(), Some(1));
+    }
+    for memory in [Memory::Little, Memory::Much] {
+        let error = read(&zstd(10, first), memory).unwrap_err();
+        assert!(error.kind() == ErrorKind::Corrupt && !is_outgrown(&error), "{error:?}");
+    }
+    assert_eq!(read(&zstd(28, &tar), Memory::Much).unwrap(), None);
+
+    // A zip's directory is read whole.
+    let end = |size: u32| {
+        let mut end = b"PK\x05\x06\0\0\0\0\x01\0\x01\0".to_vec();
+        end.extend([size.to_le_bytes(), 4u32.to_le_bytes()].concat());
+        [&b"PK\x03\x04"[..], &vec![0; size as usize], &end, &[0, 0]].concat()
+    };
+    assert!(is_outgrown(&read(&end(3 << 20), Memory::Little).unwrap_err()));
+    corrupt(&end(3 << 20), "directory can't be read");
+    refused(&end(40 << 20), "in a directory of 40.0 MiB; only 500000 in one of 32.0 MiB can be read");
 }
 
 #[test]
@@ -242,7 +278,7 @@ fn errors_of_the_source_are_kept() {
         for at in [0, 20, archive.len() as u64 - 10] {
             for kind in [Kind::Archive, Kind::Perhaps] {
                 let failing = Failing(Cursor::new(archive.clone()), at);
-                let error = read_members(failing, &how(kind), &mut Kept::default()).unwrap_err();
+                let error = read_members(failing, &how(kind), &mut Kept::default(), Memory::Much).unwrap_err();
                 assert_eq!((error.kind(), error.report().as_str()), (ErrorKind::Changed, "the source's own words"));
             }
         }
@@ -273,7 +309,7 @@ proptest! {
         }
         bytes.truncate(bytes.len() - cut.index(bytes.len() + 1) / 4);
         for kind in [Kind::Archive, Kind::Perhaps, Kind::Layer(0)] {
-            let _ = read_members(Cursor::new(&bytes), &how(kind), &mut Kept::default());
+            let _ = read_members(Cursor::new(&bytes), &how(kind), &mut Kept::default(), Memory::Much);
         }
     }
 
@@ -286,6 +322,6 @@ proptest! {
         }
         sum(&mut block);
         let tar = [&block[..], &[9; 2048], &[0; 1024]].concat();
-        let _ = read_members(Cursor::new(&tar), &how(Kind::Archive), &mut Kept::default());
+        let _ = read_members(Cursor::new(&tar), &how(Kind::Archive), &mut Kept::default(), Memory::Much);
     }
 }

@@ -7,7 +7,7 @@ use super::*;
 fn stacked(layers: &[Tar], how: &Unpack) -> Vec<(String, usize)> {
     let read = |(index, tar): (usize, &Tar)| {
         let bytes = Tar::clone(tar).done();
-        read_members(Cursor::new(bytes), how, &mut Kept::default()).unwrap().unwrap().map(|_| index)
+        read_members(Cursor::new(bytes), how, &mut Kept::default(), Memory::Much).unwrap().unwrap().map(|_| index)
     };
     let layers: Vec<_> = layers.iter().enumerate().map(read).collect();
     stack(&layers).into_iter().map(|(path, layer)| (path.as_str().to_owned(), layer)).collect()

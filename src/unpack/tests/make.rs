@@ -9,6 +9,12 @@ pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// A frame of zstd that needs a window of so many bits, with one block that is not compressed (RFC 8878, section 3.1.1).
+pub(super) fn zstd(window: u8, bytes: &[u8]) -> Vec<u8> {
+    let block = u32::try_from(bytes.len()).unwrap() << 3 | 1;
+    [&[0x28, 0xb5, 0x2f, 0xfd, 0, (window - 10) << 3], &block.to_le_bytes()[..3], bytes].concat()
+}
+
 /// A tar.
 #[derive(Clone, Default)]
 pub(super) struct Tar(Vec<u8>);

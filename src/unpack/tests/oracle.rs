@@ -15,7 +15,7 @@ pub(super) fn compress(program: &str, bytes: &[u8]) -> Option<Vec<u8>> {
     compress_with(program, &["-c"], bytes)
 }
 
-fn compress_with(program: &str, arguments: &[&str], bytes: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn compress_with(program: &str, arguments: &[&str], bytes: &[u8]) -> Option<Vec<u8>> {
     let program = require(program)?;
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), bytes).unwrap();

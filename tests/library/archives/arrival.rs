@@ -115,6 +115,30 @@ async fn an_archive_that_is_there_is_unpacked_without_its_source() {
     }
 }
 
+/// Nor does it wait for archives whose servers stall, however many: also one that takes much memory to read.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_is_there_is_unpacked_beside_those_that_stall() {
+    let files = files();
+    let node = Node::new(limits(16));
+    let bytes = pack(&files, "tar -cf - . | zstd -q -1 --long=27").unwrap();
+    assert_eq!(bytes[5] >> 3, 17, "a window of 128 MiB");
+    let memory = memory("m.tar.zst", &bytes);
+    node.fetch(&source(&memory), &memory.manifest().await).await.unwrap();
+
+    let several = (0..8).map(|i| (format!("{i}.tar"), tar(&one("x", vec![i; 9000])).unwrap())).collect();
+    let stalled = Memory::gated(&several);
+    let numbered = |path: &str| Unpack { into: Some(RelPath::parse(&path[..1]).unwrap()), ..archive() };
+    let manifest = stalled.manifest_unpacking(|path| Some(numbered(path))).await;
+    let transfer = node.transfers().join(manifest, source(&stalled));
+    eventually("as many to stall as are unpacked at a time", SOON, || stalled.requests() >= 4).await;
+    let manifest = memory.manifest_unpacking(|_| Some(archive())).await;
+    assert_snapshot(&node.fetch(&source(&memory), &manifest).await.unwrap(), &files);
+
+    stalled.let_through(1000);
+    let expected = (0..8).map(|i| (format!("{i}/x"), vec![i; 9000])).collect();
+    assert_snapshot(&transfer.wait().await.unwrap(), &expected);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_might_have_been_one_stays_a_file() {
     let perhaps = || Some(Unpack { kind: Kind::Perhaps, ..archive() });
