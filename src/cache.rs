@@ -16,7 +16,8 @@
 //! ```
 //!
 //! **Keys.** An origin key is the digest of store, location, validator and size ([`crate::Entry::origin`]); a snapshot's
-//! id is the digest of its files' paths and origins ([`crate::Manifest::id`]). Content is found by origin only, never
+//! id is the digest of its files' paths and origins ([`crate::Manifest::id`]). A file whose source tells no versions gets a
+//! key of its own whenever it is listed, and so is never found here. Content is found by origin only, never
 //! by a digest that a source merely declares: naming a file's digest must not be enough to be given it.
 //!
 //! **Archives.** Their members are blobs like all others, with origins of their own; the archive itself does not stay. A

@@ -2,9 +2,11 @@
 //!
 //! A source answers with a [`Listing`]: raw, in its own order. [`Manifest::build`] turns it into a [`Manifest`], which
 //! is safe to lay out in a directory: selected, sorted, each path relative and free of tricks, no file in the way of
-//! another. Everything here is pure: no I/O.
+//! another. No I/O; and all of it is pure but that a file without a version is another one in each manifest.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest as _, Sha256};
 
@@ -68,12 +70,20 @@ pub struct Entry {
     pub validator: Option<String>,
     /// The content's digest, if the source declares it.
     pub digest: Option<Digest>,
-    /// Identity of this file at this version in this store: the digest of store, locator, validator and size.
+    /// Identity of this file at this version in this store: the digest of store, locator, validator and size. In place of
+    /// a validator, a declared digest will do; without either, no other entry ever has the same.
     pub origin: Digest,
     /// Set for a file that stands for the files in it.
     pub unpack: Option<Unpack>,
     /// Which of the model's sources has it: an index, 0 for a model with one.
     pub part: usize,
+}
+
+impl Entry {
+    /// Whether another version of the file would have another [`origin`](Self::origin), and this one the same again.
+    pub fn tells_versions(&self) -> bool {
+        self.validator.is_some() || self.digest.is_some()
+    }
 }
 
 /// A model, pinned: which files, and which version of each.
@@ -202,17 +212,18 @@ impl Manifest {
         &self.entries
     }
 
-    /// Digest of all paths, sizes and origins: two equal ids stand for the same bytes in the same places, if the source
-    /// tells versions apart ([`Self::tells_versions`]). Known before anything is downloaded.
+    /// Digest of all paths, sizes and origins: two equal ids stand for the same bytes in the same places. Known before
+    /// anything is downloaded. A model whose source tells no versions ([`Self::tells_versions`]) has another one each time.
     ///
     /// PersistentVolumes keep it for years, as the attribute `pin`: how it is made never changes.
     pub fn id(&self) -> Digest {
         self.id
     }
 
-    /// Whether every file has a validator. Without one, the id stays the same when the content changes.
+    /// Whether every file does ([`Entry::tells_versions`]). Else nothing of it is found again, and no volume can be pinned
+    /// to it.
     pub fn tells_versions(&self) -> bool {
-        self.entries.iter().all(|entry| entry.validator.is_some())
+        self.entries.iter().all(Entry::tells_versions)
     }
 
     /// Sum of all known sizes, in bytes.
@@ -223,13 +234,28 @@ impl Manifest {
 
 fn origin(store: &str, item: &Item) -> Digest {
     let size = item.size.map(|size| size.to_string());
+    // A field more, so that the origins of files that have a validator stay as they are.
+    let substitute = match (&item.validator, item.digest) {
+        (Some(_), _) => None,
+        (None, Some(digest)) => Some(digest.to_string()),
+        (None, None) => Some(nonce()),
+    };
+    let fields = [Some(store), Some(&item.locator), item.validator.as_deref(), size.as_deref()];
     let mut hasher = Sha256::new();
-    for field in [Some(store), Some(&item.locator), item.validator.as_deref(), size.as_deref()] {
+    for field in fields.into_iter().chain(substitute.as_deref().map(Some)) {
         // Length-prefixed: no two lists of fields give the same bytes.
         hasher.update(field.map_or(u64::MAX, |field| field.len() as u64).to_le_bytes());
         hasher.update(field.unwrap_or_default());
     }
     Digest::from_hasher(hasher)
+}
+
+/// A text that no other call gives, in this process or any other: the standard library's hashers have random keys.
+fn nonce() -> String {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let [one, two] = [(); 2].map(|()| RandomState::new().hash_one(call));
+    format!("{one:016x}{two:016x}")
 }
 
 /// The id of a manifest with these paths, sorted, and origins, and with what is unpacked ([`Unpack::canonical`]).

@@ -151,6 +151,14 @@ impl ModelRequest {
         };
         let manifest = Manifest::join(self.parts.iter().zip(listings).map(build).collect::<Result<_>>()?)?;
         match self.pin {
+            Some(_) if !manifest.tells_versions() => Err(Error::new(
+                ErrorKind::FailedPrecondition,
+                format!(
+                    "{} is pinned to a version, and its source tells no versions apart: give the attribute {DIGEST} in \
+                     place of {PIN}",
+                    self.name()
+                ),
+            )),
             Some(pin) if pin != manifest.id() => Err(Error::new(
                 ErrorKind::FailedPrecondition,
                 format!(

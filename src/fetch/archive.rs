@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::file::{self, blocking};
 use super::follow::Follow;
 use super::job::{Arrival, Guard, Job, Sink};
-use super::partial;
+use super::partial::{self, Unresumable};
 use super::scratch::{Abandon, Scratch};
 use super::unpackers::Turn;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,6 +26,8 @@ pub(super) async fn fetch<S: Sink>(
     guard: &Guard,
 ) -> Result<Arrival> {
     let directory = sink.directory(entry.origin);
+    // Of a file without a version, nobody asks for this very download again.
+    let unfinished = (!entry.tells_versions()).then(|| Unresumable::new(&directory));
     let follow = Arc::new(Follow::default());
     let abandon = Abandon(Arc::clone(&follow));
     let unpacking = start(job, sink, entry, unpack, guard, &follow);
@@ -38,7 +40,12 @@ pub(super) async fn fetch<S: Sink>(
     let arrived = futures_util::future::try_join(fetching, unpacking).await;
     drop(abandon);
     match arrived {
-        Ok(((digest, size), unpacked)) => finish(sink, entry, unpack, guard, unpacked, (digest, size)).await,
+        Ok(((digest, size), unpacked)) => {
+            if let Some(complete) = unfinished {
+                complete.keep();
+            }
+            finish(sink, entry, unpack, guard, unpacked, (digest, size)).await
+        }
         Err(error) => {
             // Of an archive that is refused, nothing is worth keeping. One that could not be fetched or unpacked for another
             // reason goes on where it was.

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::follow::Follow;
 use super::hash::OrderedHash;
 use super::job::{Guard, Job, lost_task};
-use super::partial::{self, PartSum, Partial};
+use super::partial::{self, PartSum, Partial, Unresumable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry};
 use crate::source::Portion;
@@ -68,18 +68,19 @@ pub(super) async fn fetch(
 
 /// One request for everything, again from the beginning when it fails.
 async fn whole(job: &Job, entry: &Entry, directory: &Path, follow: Option<&Arc<Follow>>) -> Result<(Digest, u64)> {
+    // On a disk that is full it would keep the room.
+    let unfinished = Unresumable::new(directory);
     let mut patience = Patience::new();
     loop {
         let mut size = 0;
         match one_piece(job, entry, directory, follow, &mut size).await {
-            Ok(digest) => return Ok((digest, size)),
+            Ok(digest) => {
+                unfinished.keep();
+                return Ok((digest, size));
+            }
             Err(error) => {
                 job.progress.lost(if entry.size.is_some() { size } else { 0 });
-                if let Err(error) = patience.after(error).await {
-                    // It can't be resumed, and on a disk that is full it would keep the room.
-                    partial::discard(directory);
-                    return Err(error);
-                }
+                patience.after(error).await?;
             }
         }
     }

@@ -129,6 +129,29 @@ pub(super) fn discard(directory: &Path) {
     let _ = fs::remove_dir_all(directory);
 }
 
+/// A download that nothing could resume, and that therefore goes, whatever ends it, unless it is kept.
+#[derive(Debug)]
+pub(super) struct Unresumable<'a>(Option<&'a Path>);
+
+impl<'a> Unresumable<'a> {
+    pub(super) fn new(directory: &'a Path) -> Self {
+        Self(Some(directory))
+    }
+
+    /// It is complete.
+    pub(super) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unresumable<'_> {
+    fn drop(&mut self) {
+        if let Some(directory) = self.0 {
+            discard(directory);
+        }
+    }
+}
+
 fn sum(file: &File, mut offset: u64, length: u64) -> io::Result<PartSum> {
     let mut sum = PartSum::new();
     let mut buffer = vec![0; 256 << 10];

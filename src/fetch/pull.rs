@@ -1,5 +1,6 @@
 //! Fetches a model into a plain directory, without a cache: what KServe's storage-initializer does, but each file
-//! appears only when it is complete, and what a killed run had fetched is not fetched again.
+//! appears only when it is complete, and what a killed run had fetched is not fetched again, if the source tells that it
+//! has not changed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -49,8 +50,12 @@ pub async fn pull(
     let lock = lock(&work).await?;
     let job = Arc::new(Job::new(model.into(), Pace::new(limits.connections), Unpackers::new(), limits, progress));
     let sink = Arc::new(Directory { destination: destination.to_owned(), work: work.clone(), lock });
-    // A content may have two names. In a directory each is a download of its own.
-    let own = |entry: &Entry| Entry { origin: Digest::of(format!("{} {}", entry.origin, entry.path)), ..entry.clone() };
+    // A content may have two names. In a directory each is a download of its own. Of a file without a version, every run
+    // has its own, and all have one place, so that runs that were killed leave no more than one of it.
+    let own = |entry: &Entry| {
+        let version = if entry.tells_versions() { entry.origin.to_string() } else { "no version".to_owned() };
+        Entry { origin: Digest::of(format!("{version} {}", entry.path)), ..entry.clone() }
+    };
     let entries = manifest.entries().iter().map(|entry| Arc::new(own(entry))).collect();
     let arrived = job::run(job, Arc::clone(&sink), entries).await?;
     let files = assemble(manifest, &arrived)?;
@@ -161,8 +166,10 @@ fn make_parent(target: &Path) -> io::Result<()> {
 
 impl Sink for Directory {
     async fn claim(&self, entry: &Entry) -> Claim {
-        let unpacked = entry.unpack.as_ref().and_then(|unpack| self.unpacked(entry, unpack));
-        let have = unpacked.or_else(|| self.placed(entry)).map_or(Have::Nothing, Have::Arrival);
+        let unpacked = || entry.unpack.as_ref().and_then(|unpack| self.unpacked(entry, unpack));
+        // Without a version, what an earlier run has placed may be another one than the source has now.
+        let found = entry.tells_versions().then(|| unpacked().or_else(|| self.placed(entry))).flatten();
+        let have = found.map_or(Have::Nothing, Have::Arrival);
         Claim { guard: Arc::clone(&self.lock), have }
     }
 

@@ -31,11 +31,20 @@ fn the_id_of_a_version_is_the_same_for_ever() {
 }
 
 #[test]
-fn a_file_without_a_validator_has_no_version() {
-    let items = vec![item("a"), Item { validator: None, ..item("b") }];
-    let listing = Listing { store: "https://h".into(), revision: None, items, exact: false };
-    let uri = ModelUri::parse("https://h/m").unwrap();
-    assert!(!Manifest::build(&uri, listing, &Selection::default(), Archives::Auto).unwrap().tells_versions());
+fn a_file_without_a_version_is_never_the_one_that_it_was() {
+    let build = |digest| {
+        let items = vec![item("a"), Item { validator: None, digest, ..item("b") }];
+        let listing = Listing { store: "https://h".into(), revision: None, items, exact: false };
+        let uri = ModelUri::parse("https://h/m").unwrap();
+        Manifest::build(&uri, listing, &Selection::default(), Archives::Auto).unwrap()
+    };
+    let [one, two] = [(); 2].map(|()| build(None));
+    assert!(!one.tells_versions() && one.id() != two.id());
+    assert_eq!(one.entries()[0].origin, two.entries()[0].origin);
+    assert_ne!(one.entries()[1].origin, two.entries()[1].origin);
+    // A declared digest is a version.
+    let [one, two, other] = ["x", "x", "y"].map(|content| build(Some(Digest::of(content))));
+    assert!(one.tells_versions() && one.id() == two.id() && one.id() != other.id());
 }
 
 #[test]

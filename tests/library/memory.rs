@@ -50,6 +50,11 @@ impl Memory {
         Arc::new(Self { bare: true, ..Self::plain(files) })
     }
 
+    /// One that tells neither sizes nor versions, and gives nothing until chunks are let through.
+    pub(crate) fn gated_bare(files: &Files) -> Arc<Self> {
+        Arc::new(Self { gated: true, bare: true, ..Self::plain(files) })
+    }
+
     fn plain(files: &Files) -> Self {
         let files = files.iter().map(|(path, bytes)| (path.clone(), (Arc::new(bytes.clone()), 1))).collect();
         Self {

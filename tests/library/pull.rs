@@ -119,6 +119,28 @@ async fn a_placed_file_that_was_touched_is_fetched_again() {
     assert_tree(destination.path(), &files, 0o644);
 }
 
+/// What was placed of a file whose source tells no versions may not be what the source has now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_placed_file_without_a_version_is_fetched_again() {
+    let memory = Memory::gated_bare(&files());
+    let destination = tempfile::tempdir().unwrap();
+    let chunks: usize = files().values().map(|bytes| bytes.len().div_ceil(16 << 10)).sum();
+    memory.let_through(chunks - 1);
+    let manifest = memory.manifest().await;
+    tokio::select! {
+        pulled = run(&memory, &manifest, &destination) => panic!("it can't be done yet: {pulled:?}"),
+        () = eventually("the chunks to be taken", SOON, || memory.is_waiting()) => {}
+    }
+    let mut newer = files();
+    for (path, bytes) in &mut newer {
+        bytes.iter_mut().for_each(|byte| *byte = !*byte);
+        memory.put(path, bytes.clone());
+    }
+    memory.let_through(10_000);
+    run(&memory, &memory.manifest().await, &destination).await.unwrap();
+    assert_tree(destination.path(), &newer, 0o644);
+}
+
 /// A newer version replaces the files of the older one.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_version_over_an_interrupted_one() {

@@ -1,10 +1,12 @@
 //! A volume's life when all is well.
 
 use modelmount_driver::csi::volume_capability::AccessType;
-use modelmount_test_support::{Pattern, model};
+use modelmount_test_support::model::Files;
+use modelmount_test_support::{Nginx, Pattern, model};
 use tonic::Code;
 
 use crate::harness::{Plugin, SOON};
+use crate::pod::Volume;
 use crate::store::Store;
 
 #[tokio::test]
@@ -51,6 +53,40 @@ async fn privileged_a_model_becomes_a_read_only_volume() {
     first.unpublish().await.unwrap();
     plugin.pod("unknown").unpublish().await.unwrap();
     second.unpublish().await.unwrap();
+    plugin.assert_nothing_left("at the end");
+}
+
+/// Each volume is what the server had when the volume was published, and stays that.
+#[tokio::test]
+async fn privileged_a_server_that_tells_no_versions_is_read_for_each_volume() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(nginx) = Nginx::start(root.path()).await else { return };
+    let mut plugin = Plugin::start(&[]).await;
+    let volume = Volume::of(&format!("{}/novalidator/m.bin", nginx.url()));
+    let holds = |content: &[u8]| -> Files { [("m.bin".to_owned(), content.to_vec())].into() };
+    let [old, new] = [1, 2].map(|seed| Pattern::new(seed).bytes(0, 1 << 20));
+
+    nginx.put("m.bin", &old);
+    let first = plugin.pod("first");
+    first.publish(&volume).await.unwrap();
+    nginx.put("m.bin", &new);
+    let second = plugin.pod("second");
+    second.publish(&volume).await.unwrap();
+    assert_eq!((first.files(), second.files()), (holds(&old), holds(&new)));
+
+    // Repeated, also by a kubelet that finds another plugin; and after a reboot.
+    first.publish(&volume).await.unwrap();
+    plugin.restart().await;
+    first.publish(&volume).await.unwrap();
+    assert_eq!(plugin.mounts().len(), 2);
+    plugin.kill();
+    plugin.unmount_all();
+    plugin.restart().await;
+    first.publish(&volume).await.unwrap();
+    assert_eq!(first.files(), holds(&old));
+    for pod in [first, second] {
+        pod.unpublish().await.unwrap();
+    }
     plugin.assert_nothing_left("at the end");
 }
 

@@ -202,6 +202,13 @@ async fn web_servers() {
     let uri = format!("{}/m/w.bin?signature=CANARY", watched.url());
     let answer = watched.shown(&[&uri], &[], "w.bin", Identity::Validator);
     assert!(!answer.to_string().contains("CANARY"), "{answer:#}");
+    assert!(answer["id"].is_string(), "{answer:#}");
+    // Where nothing tells versions apart, there is none to name.
+    let arguments = ["resolve", "--output", "json", &format!("{}/novalidator/m/w.bin", nginx.url())];
+    let answer: Value = serde_json::from_str(&succeeded(modelmount(&arguments, &[]))).unwrap();
+    assert!(answer["id"].is_null() && answer["files"][0]["validator"].is_null(), "{answer:#}");
+    let text = succeeded(modelmount(&["resolve", arguments[3]], &[]));
+    assert!(text.contains("w.bin  no version"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,8 @@ use crate::args::{Output, Resolve};
 struct Answer<'a> {
     uri: String,
     revision: Option<&'a str>,
-    id: String,
+    /// None when the source tells no versions: then nothing can be pinned to it.
+    id: Option<String>,
     bytes: u64,
     files: Vec<File<'a>>,
 }
@@ -64,7 +65,7 @@ fn answer(manifest: &Manifest) -> Answer<'_> {
     Answer {
         uri: manifest.name().to_owned(),
         revision: manifest.revision(),
-        id: manifest.id().to_string(),
+        id: manifest.tells_versions().then(|| manifest.id().to_string()),
         bytes: manifest.known_bytes(),
         files: manifest.entries().iter().map(file).collect(),
     }

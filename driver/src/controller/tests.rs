@@ -130,6 +130,9 @@ async fn pinning_can_be_switched_off_and_a_digest_is_a_pin() {
     }
     let (code, text) = scene.refused(scene.request("/unversioned", &[("pinRevision", "true")])).await;
     assert!(code == Code::FailedPrecondition && text.contains("pinRevision: \"false\""), "{text}");
+    // Nor is it taken for a version that somebody names.
+    let (code, text) = scene.refused(scene.request("/unversioned", &[("pin", DIGEST)])).await;
+    assert!(code == Code::FailedPrecondition && text.contains("tells no versions apart"), "{text}");
 }
 
 #[tokio::test]

@@ -115,6 +115,32 @@ async fn a_partial_of_another_version_is_not_resumed() {
     assert_snapshot(&snapshot, &file(&version(2)));
 }
 
+/// Where nothing tells two versions apart, nothing that is here is taken for what the server has now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_without_a_validator_is_fetched_each_time() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(nginx) = Nginx::start(root.path()).await else { return };
+    let url = format!("{}/novalidator/weights", nginx.url());
+    let node = Node::new(limits(3));
+    for number in [1, 2] {
+        nginx.put("weights", &version(number));
+        let (source, manifest) = resolve_url(&url).await;
+        assert_snapshot(&node.fetch(&source, &manifest).await.unwrap(), &file(&version(number)));
+    }
+}
+
+/// Nobody finds its partial again, so that it would keep its room for as long as the plugin runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_without_a_version_that_was_given_up_leaves_nothing() {
+    let memory = Memory::gated_bare(&file(&version(1)));
+    let node = Node::new(limits(3));
+    let transfer = node.transfers().join(memory.manifest().await, source(&memory));
+    memory.let_through(100);
+    eventually("the chunks to be taken", SOON, || memory.is_waiting()).await;
+    drop(transfer);
+    eventually("an empty directory", SOON, || walk(&node.root().join("partial")).is_empty()).await;
+}
+
 /// A declared digest is a promise: nothing that breaks it enters the cache, neither in parts nor in one piece.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_digest_is_corrupt() {
