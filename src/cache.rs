@@ -30,7 +30,8 @@
 //! only after the content was flushed, in the background. A blob whose partial is still there when the cache is opened
 //! under another boot id may have lost bytes: it is demoted to what it was, a partial, with every snapshot that has it.
 //!
-//! **Trust.** A snapshot is checked against its manifest, and its files against their blobs, when it is first used.
+//! **Trust.** A snapshot is checked against its manifest, and its files against their blobs, when it is first used. A blob
+//! that has not the size of its file is none, and gives way to the next one that is verified.
 //!
 //! **Roots.** What a lease names is in use. A blob is in use as long as a snapshot links it.
 
@@ -148,9 +149,9 @@ impl Cache {
         }
     }
 
-    /// Whether this version of a file is here: its digest and size.
-    pub(crate) fn known(&self, origin: Digest) -> Option<(Digest, u64)> {
-        blob::known(&self.layout, origin)
+    /// Whether this version of a file, of this size where the source tells it, is here: its digest and size.
+    pub(crate) fn known(&self, origin: Digest, size: Option<u64>) -> Option<(Digest, u64)> {
+        blob::known(&self.layout, origin, size)
     }
 
     /// The directory in which a file is downloaded.

@@ -9,13 +9,15 @@ use super::layout::Layout;
 use crate::error::{Error, Result};
 use crate::manifest::Digest;
 
-/// Whether this version of a file is here: its digest and size.
-pub(super) fn known(layout: &Layout, origin: Digest) -> Option<(Digest, u64)> {
+/// Whether this version of a file, of this size where the source tells it, is here: its digest and size.
+pub(super) fn known(layout: &Layout, origin: Digest, size: Option<u64>) -> Option<(Digest, u64)> {
     let target = fs::read_link(layout.origin(origin)).ok()?;
     let digest: Digest = target.to_str()?.parse().ok()?;
     // The blob may be gone by now: then the link means nothing.
     let blob = fs::symlink_metadata(layout.blob(digest)).ok()?;
-    blob.is_file().then_some((digest, blob.len()))
+    // One of another size is damaged, and not the content that was verified.
+    let is_it = blob.is_file() && size.is_none_or(|size| size == blob.len());
+    is_it.then_some((digest, blob.len()))
 }
 
 /// Makes a blob of the verified content in the origin's partial. The partial stays, until the content is on the disk.
@@ -30,13 +32,25 @@ pub(super) fn commit(layout: &Layout, origin: Digest, digest: Digest) -> Result<
         point(layout, origin, digest)?;
         let was_there = match fs::hard_link(&data, &blob) {
             // Another file of the same content was here first.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => !replace_damaged(layout, &data, &blob)?,
             linked => linked.map(|()| false)?,
         };
         Ok(was_there)
     };
     let was_there = link().map_err(|error| Error::io(format!("can't store {}", blob.display()), error))?;
     if was_there { layout.discard(&partial) } else { Ok(()) }
+}
+
+/// Puts verified content in the place of a blob that has another length, and so has lost its own; tells whether it did.
+fn replace_damaged(layout: &Layout, data: &Path, blob: &Path) -> io::Result<bool> {
+    if fs::symlink_metadata(blob)?.len() == fs::metadata(data)?.len() {
+        return Ok(false);
+    }
+    tracing::warn!(blob = %blob.display(), "a file in the cache is damaged and is replaced");
+    let scratch = layout.scratch();
+    fs::hard_link(data, &scratch)?;
+    fs::rename(&scratch, blob)?;
+    Ok(true)
 }
 
 /// Notes which content a version of a file has. A symlink is made whole or not at all, and holds its text in its inode.

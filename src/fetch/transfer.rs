@@ -142,7 +142,7 @@ async fn fetch(cache: Arc<Cache>, files: Arc<FileLocks>, job: Arc<Job>, manifest
 /// What is in the cache of a file, or of what it is to be unpacked to.
 fn have(cache: &Cache, entry: &Entry) -> Have {
     let members = entry.unpack.as_ref().and_then(|unpack| cache.unpacked(unpack.key(entry.origin)));
-    match (members, cache.known(entry.origin)) {
+    match (members, cache.known(entry.origin, entry.size)) {
         (Some(members), _) => Have::Arrival(Arrival::Members(members)),
         // Fetched for somebody who wanted it as it is.
         (None, Some((digest, size))) if entry.unpack.is_some() => Have::Packed(cache.blob(digest), digest, size),

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use modelmount::Selection;
+use modelmount::unpack::{Kind, Unpack};
 use modelmount_test_support::model;
 
 use crate::memory::{Memory, source};
@@ -80,12 +83,47 @@ async fn another_models_directory_is_not_believed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_blob_is_fetched_again() {
     let remove = |directory: &Path| {
-        let root = directory.parent().unwrap().parent().unwrap();
+        let root = root_of(directory);
         let blobs = crate::node::walk(&root.join("blobs"));
         let (path, _) = blobs.into_iter().find(|(_, metadata)| metadata.len() == 70_001).unwrap();
         fs::remove_file(root.join("blobs").join(path)).unwrap();
     };
     assert_eq!(mends(remove).await, 70_001);
+    // With the tree, which has the same inode.
+    assert_eq!(mends(|directory| truncate_blob(&root_of(directory), 70_001)).await, 70_001);
+}
+
+/// Nor is a member of an archive, whose record says how long it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_member_is_unpacked_again() {
+    let files = model::small(7);
+    let directory = tempfile::tempdir().unwrap();
+    model::write(&files, directory.path()).unwrap();
+    let packed = Command::new("tar").args(["-cf", "-", "."]).current_dir(directory.path()).output().unwrap();
+    assert!(packed.status.success(), "{packed:?}");
+    let memory = Memory::new(&[("m.tar".to_owned(), packed.stdout)].into());
+    let archive = || Unpack { kind: Kind::Archive, below: None, into: None, selection: Selection::default() };
+    let manifest = memory.manifest_unpacking(|_| Some(archive())).await;
+    let mut node = Node::new(limits(2));
+    node.fetch(&source(&memory), &manifest).await.unwrap();
+    node.flushed().await;
+    node.stop().await;
+    truncate_blob(&node.root(), 70_001);
+    node.restart().await;
+    assert_snapshot(&node.fetch(&source(&memory), &manifest).await.unwrap(), &files);
+    node.restart().await;
+    assert_snapshot(&node.cache().snapshot(manifest.id()).unwrap(), &files);
+}
+
+fn root_of(snapshot: &Path) -> PathBuf {
+    snapshot.parent().unwrap().parent().unwrap().to_owned()
+}
+
+/// Cuts the one blob that has this size.
+fn truncate_blob(root: &Path, size: u64) {
+    let blobs = root.join("blobs");
+    let (path, _) = crate::node::walk(&blobs).into_iter().find(|(_, metadata)| metadata.len() == size).unwrap();
+    fs::File::options().write(true).open(blobs.join(path)).unwrap().set_len(size / 2).unwrap();
 }
 
 /// Within one process as well, and while the model is known to it.
