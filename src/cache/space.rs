@@ -107,6 +107,12 @@ impl Reservation {
         self.space.promised.fetch_sub(before.unwrap_or(0).min(bytes), Ordering::Relaxed);
     }
 
+    /// Tells that so much of what was written is gone from the disk, and is yet to be written again.
+    pub fn lost(&self, bytes: u64) {
+        self.space.promised.fetch_add(bytes, Ordering::Relaxed);
+        self.left.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Asks for room beside what was set aside: for what is written next, and whose size nobody knew.
     ///
     /// # Errors
@@ -144,6 +150,9 @@ mod tests {
         let error = space.reserve(free / 2).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
         assert!(error.to_string().contains("no room for"), "{error}");
+        first.used(free / 4);
+        first.lost(free / 4);
+        assert!(space.reserve(free / 2).is_err(), "it is to be written again");
         first.used(free / 4);
         first.used(u64::MAX);
         space.reserve(free / 2).unwrap();

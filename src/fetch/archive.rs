@@ -32,7 +32,7 @@ pub(super) async fn fetch<S: Sink>(
     let abandon = Abandon(Arc::clone(&follow));
     let unpacking = start(job, sink, entry, unpack, guard, &follow);
     let fetching = async {
-        let (digest, size) = file::fetch(job, entry, &directory, guard, Some(&follow)).await?;
+        let (digest, size) = file::fetch(job, sink, entry, guard, Some(&follow)).await?;
         follow.complete(size);
         Ok((digest, size))
     };

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::follow::Follow;
 use super::hash::OrderedHash;
-use super::job::{Guard, Job, lost_task};
+use super::job::{Guard, Job, Sink, lost_task};
 use super::partial::{self, PartSum, Partial, Unresumable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry};
@@ -27,25 +27,26 @@ const LONG_REQUEST: u64 = 256 << 20;
 /// How often it is looked at whether a file may have more requests.
 const REVIEW: Duration = Duration::from_millis(100);
 
-/// Fetches `entry` into the partial at `directory`; returns its verified digest and its size. `follow` is told how far it
-/// has come.
-pub(super) async fn fetch(
+/// Fetches `entry` into its directory in `sink`; returns its verified digest and its size. `follow` is told how far it has
+/// come.
+pub(super) async fn fetch<S: Sink>(
     job: &Arc<Job>,
+    sink: &Arc<S>,
     entry: &Arc<Entry>,
-    directory: &Path,
     guard: &Guard,
     follow: Option<&Arc<Follow>>,
 ) -> Result<(Digest, u64)> {
+    let directory = &sink.directory(entry.origin);
     let fetched = match entry.size {
         Some(size) if size > job.limits.part_size && entry.validator.is_some() => {
-            match in_parts(job, entry, size, directory, guard, follow).await {
+            match in_parts(job, sink, entry, size, directory, guard, follow).await {
                 Err(error) if error.kind() == ErrorKind::RangesUnsupported => {
-                    whole(job, entry, directory, follow).await
+                    whole(job, &**sink, entry, directory, follow).await
                 }
                 fetched => fetched,
             }
         }
-        _ => whole(job, entry, directory, follow).await,
+        _ => whole(job, &**sink, entry, directory, follow).await,
     };
     let (digest, size) = match fetched {
         // Bytes of a version that is gone are good for nothing.
@@ -67,27 +68,37 @@ pub(super) async fn fetch(
 }
 
 /// One request for everything, again from the beginning when it fails.
-async fn whole(job: &Job, entry: &Entry, directory: &Path, follow: Option<&Arc<Follow>>) -> Result<(Digest, u64)> {
+async fn whole<S: Sink>(
+    job: &Job,
+    sink: &S,
+    entry: &Entry,
+    directory: &Path,
+    follow: Option<&Arc<Follow>>,
+) -> Result<(Digest, u64)> {
     // On a disk that is full it would keep the room.
     let unfinished = Unresumable::new(directory);
     let mut patience = Patience::new();
     loop {
         let mut size = 0;
-        match one_piece(job, entry, directory, follow, &mut size).await {
+        match one_piece(job, sink, entry, directory, follow, &mut size).await {
             Ok(digest) => {
                 unfinished.keep();
                 return Ok((digest, size));
             }
             Err(error) => {
-                job.progress.lost(if entry.size.is_some() { size } else { 0 });
+                if entry.size.is_some() {
+                    job.progress.lost(size);
+                    sink.lost(size);
+                }
                 patience.after(error).await?;
             }
         }
     }
 }
 
-async fn one_piece(
+async fn one_piece<S: Sink>(
     job: &Job,
+    sink: &S,
     entry: &Entry,
     directory: &Path,
     follow: Option<&Arc<Follow>>,
@@ -103,12 +114,12 @@ async fn one_piece(
         sha.update(&chunk);
         *size += chunk.len() as u64;
         if let Some(follow) = follow {
-            follow.wrote(chunk.len() as u64);
             follow.advance(*size);
         }
         job.pace.brought(chunk.len() as u64);
         if entry.size.is_some() {
             job.progress.fetched(chunk.len() as u64);
+            sink.wrote(chunk.len() as u64);
         }
     }
     Ok(Digest::from_hasher(sha))
@@ -123,19 +134,20 @@ fn begin(follow: Option<&Arc<Follow>>, partial: &Partial) -> Result<()> {
 }
 
 /// What the tasks that fetch one file's parts share.
-struct Parts {
+struct Parts<S> {
     job: Arc<Job>,
+    sink: Arc<S>,
     entry: Arc<Entry>,
     size: u64,
     partial: Partial,
     hash: OrderedHash,
     missing: Mutex<VecDeque<usize>>,
-    follow: Option<Arc<Follow>>,
     _guard: Guard,
 }
 
-async fn in_parts(
+async fn in_parts<S: Sink>(
     job: &Arc<Job>,
+    sink: &Arc<S>,
     entry: &Arc<Entry>,
     size: u64,
     directory: &Path,
@@ -165,12 +177,12 @@ async fn in_parts(
     let missing = Mutex::new(missing);
     let parts = Parts {
         job: Arc::clone(job),
+        sink: Arc::clone(sink),
         entry: Arc::clone(entry),
         size,
         partial,
         hash,
         missing,
-        follow: follow.cloned(),
         _guard: Arc::clone(guard),
     };
     let parts = Arc::new(parts);
@@ -196,6 +208,7 @@ async fn in_parts(
     if let Err(error) = outcome {
         if error.kind() == ErrorKind::RangesUnsupported {
             job.progress.lost(parts.hash.written());
+            sink.lost(parts.hash.written());
         }
         return Err(error);
     }
@@ -208,7 +221,7 @@ async fn in_parts(
 }
 
 /// Fetches what is missing next, if anything still is.
-async fn next_run(parts: Arc<Parts>) -> Result<()> {
+async fn next_run<S: Sink>(parts: Arc<Parts<S>>) -> Result<()> {
     let _slot = parts.job.slot().await?;
     match parts.take() {
         Some(run) => parts.fetch(run).await,
@@ -216,7 +229,7 @@ async fn next_run(parts: Arc<Parts>) -> Result<()> {
     }
 }
 
-impl Parts {
+impl<S: Sink> Parts<S> {
     fn missing(&self) -> MutexGuard<'_, VecDeque<usize>> {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -263,9 +276,7 @@ impl Parts {
             self.partial.write(*offset, &chunk)?;
             self.job.pace.brought(chunk.len() as u64);
             self.job.progress.fetched(chunk.len() as u64);
-            if let Some(follow) = &self.follow {
-                follow.wrote(chunk.len() as u64);
-            }
+            self.sink.wrote(chunk.len() as u64);
             self.account(offset, &chunk, sum)?;
         }
         Ok(())

@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -20,8 +19,6 @@ pub(super) struct Follow {
     changed: Condvar,
     /// [`State::complete`], for those who may not block.
     completed: watch::Sender<bool>,
-    /// Bytes that were written in this run.
-    fresh: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -51,16 +48,6 @@ impl Follow {
         (state.file, state.front) = (Some(Arc::new(file)), 0);
         state.attempt += 1;
         self.changed.notify_all();
-    }
-
-    /// So many bytes were written, somewhere.
-    pub(super) fn wrote(&self, bytes: u64) {
-        self.fresh.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Bytes that were written since this was last asked.
-    pub(super) fn take_fresh(&self) -> u64 {
-        self.fresh.swap(0, Ordering::Relaxed)
     }
 
     /// The file is there up to `front`.

@@ -107,9 +107,14 @@ pub(super) trait Sink: Send + Sync + 'static {
     /// file itself is not needed any more.
     fn commit_members(&self, entry: &Entry, key: Digest, members: &Unpacked<Member>) -> Result<()>;
 
-    /// Asks for room for `more` bytes of members, when `arrived` bytes of what was expected have been written since the last
-    /// time.
-    fn make_room(&self, arrived: u64, more: u64) -> Result<()>;
+    /// So many bytes of files of known size have been written.
+    fn wrote(&self, bytes: u64);
+
+    /// So many bytes of them are written again.
+    fn lost(&self, bytes: u64);
+
+    /// Asks for room for so many bytes that nobody could expect.
+    fn make_room(&self, bytes: u64) -> Result<()>;
 }
 
 /// Fetches `entries`; returns what arrived, in no particular order. The first error ends it all, and what has been
@@ -148,7 +153,7 @@ async fn one<S: Sink>(job: Arc<Job>, sink: Arc<S>, entry: Arc<Entry>) -> Result<
         (Have::Packed(_, digest, size), None) => Arrival::File { digest, size },
         (Have::Nothing, Some(unpack)) => archive::fetch(&job, &sink, &entry, unpack, &guard).await?,
         (Have::Nothing, None) => {
-            let (digest, size) = file::fetch(&job, &entry, &sink.directory(entry.origin), &guard, None).await?;
+            let (digest, size) = file::fetch(&job, &sink, &entry, &guard, None).await?;
             sink.commit(&entry, digest, size)?;
             Arrival::File { digest, size }
         }

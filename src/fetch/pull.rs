@@ -217,7 +217,11 @@ impl Sink for Directory {
     }
 
     /// Whoever pulls into a directory minds its room.
-    fn make_room(&self, _: u64, _: u64) -> Result<()> {
+    fn wrote(&self, _: u64) {}
+
+    fn lost(&self, _: u64) {}
+
+    fn make_room(&self, _: u64) -> Result<()> {
         Ok(())
     }
 }

@@ -58,7 +58,7 @@ impl<'a, S: Sink> Scratch<'a, S> {
 
     fn need(&mut self, bytes: u64) -> Result<()> {
         while self.room < bytes {
-            self.sink.make_room(self.follow.take_fresh(), STEP)?;
+            self.sink.make_room(STEP)?;
             self.room += STEP;
         }
         self.room -= bytes;

@@ -167,19 +167,24 @@ impl Sink for CacheSink {
         self.cache.partial(key)
     }
 
-    fn commit(&self, entry: &Entry, digest: Digest, size: u64) -> Result<()> {
-        self.cache.commit(entry.origin, digest)?;
-        self.room.used(size);
-        Ok(())
+    fn commit(&self, entry: &Entry, digest: Digest, _: u64) -> Result<()> {
+        self.cache.commit(entry.origin, digest)
     }
 
     fn commit_members(&self, entry: &Entry, key: Digest, members: &Unpacked<Member>) -> Result<()> {
         self.cache.commit_members(entry.origin, key, members)
     }
 
-    fn make_room(&self, arrived: u64, more: u64) -> Result<()> {
-        self.room.used(arrived);
-        self.room.more(more)
+    fn wrote(&self, bytes: u64) {
+        self.room.used(bytes);
+    }
+
+    fn lost(&self, bytes: u64) {
+        self.room.lost(bytes);
+    }
+
+    fn make_room(&self, bytes: u64) -> Result<()> {
+        self.room.more(bytes)
     }
 }
 

@@ -149,3 +149,26 @@ async fn inner_resumes_on_a_disk_that_holds_it_once() {
     memory.let_through(10_000);
     assert_snapshot(&transfers.join(manifest, source(&memory)).wait().await.unwrap(), &files);
 }
+
+#[tokio::test]
+async fn privileged_what_is_written_is_not_promised_any_more() {
+    on_a_small_disk(16, "inner_fits_beside_the_rest_of_another").await;
+}
+
+/// Of 16 MiB a download has written 9 and will write one more: there is room for 4, since the disk shows those 9 as taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn inner_fits_beside_the_rest_of_another() {
+    let Some(disk) = small_disk() else { return };
+    let (files, small) = (sized(&[("a", 160 * PART)]), sized(&[("b", 64 * PART)]));
+    let (memory, other) = (Memory::gated(&files), Memory::new(&small));
+    let cache = Arc::new(Cache::open(&disk.join("cache"), KeepFree::Bytes(0)).unwrap());
+    // Two, since the requests of the first wait for the test.
+    let [transfers, others] = [(); 2].map(|()| Transfers::new(Arc::clone(&cache), limits(2), Handle::current()));
+    let transfer = transfers.join(memory.manifest().await, source(&memory));
+    memory.let_through(144 * 4);
+    eventually("the chunks to be taken", SOON, || memory.is_waiting()).await;
+    let joined = others.join(other.manifest().await, source(&other));
+    assert_snapshot(&joined.wait().await.unwrap(), &small);
+    memory.let_through(10_000);
+    assert_snapshot(&transfer.wait().await.unwrap(), &files);
+}
