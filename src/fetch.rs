@@ -18,6 +18,7 @@ mod pace;
 mod partial;
 mod progress;
 mod pull;
+mod room;
 mod scratch;
 mod transfer;
 mod unpackers;

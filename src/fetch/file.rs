@@ -15,6 +15,7 @@ use super::follow::Follow;
 use super::hash::OrderedHash;
 use super::job::{Guard, Job, Sink, lost_task};
 use super::partial::{self, PartSum, Partial, Unresumable};
+use super::room::Room;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry};
 use crate::source::Portion;
@@ -108,8 +109,13 @@ async fn one_piece<S: Sink>(
     let partial = Partial::whole(directory)?;
     begin(follow, &partial)?;
     let mut sha = Sha256::new();
+    // Room was set aside for a known size alone.
+    let mut room = entry.size.is_none().then(|| Room::new(sink));
     let mut stream = job.model().read(entry, Portion::Whole).await?;
     while let Some(chunk) = stream.try_next().await? {
+        if let Some(room) = &mut room {
+            room.take(chunk.len() as u64)?;
+        }
         partial.write(*size, &chunk)?;
         sha.update(&chunk);
         *size += chunk.len() as u64;

@@ -9,12 +9,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::follow::Follow;
 use super::job::Sink;
+use super::room::Room;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Digest;
 use crate::unpack::{Member, Receiver};
 
-/// How much room is asked for at a time.
-const STEP: u64 = 4 << 20;
 /// What an empty file costs, about.
 const FILE: u64 = 4 << 10;
 
@@ -22,12 +21,10 @@ const FILE: u64 = 4 << 10;
 pub(super) struct Scratch<'a, S> {
     directory: &'a Path,
     key: Digest,
-    sink: &'a S,
     follow: &'a Follow,
     current: Option<Current>,
     done: Vec<Member>,
-    /// Room that was asked for and not used yet.
-    room: u64,
+    room: Room<'a, S>,
 }
 
 struct Current {
@@ -48,28 +45,19 @@ impl<'a, S: Sink> Scratch<'a, S> {
             fs::create_dir_all(directory)
         };
         empty().map_err(|error| Error::io(format!("can't make {}", directory.display()), error))?;
-        Ok(Self { directory, key, sink, follow, current: None, done: Vec::new(), room: 0 })
+        Ok(Self { directory, key, follow, current: None, done: Vec::new(), room: Room::new(sink) })
     }
 
     /// What was taken, by number.
     pub(super) fn into_members(self) -> Vec<Member> {
         self.done
     }
-
-    fn need(&mut self, bytes: u64) -> Result<()> {
-        while self.room < bytes {
-            self.sink.make_room(STEP)?;
-            self.room += STEP;
-        }
-        self.room -= bytes;
-        Ok(())
-    }
 }
 
 impl<S: Sink> Receiver for Scratch<'_, S> {
     fn begin(&mut self) -> Result<()> {
         self.follow.check()?;
-        self.need(FILE)?;
+        self.room.take(FILE)?;
         let path = self.directory.join(Member::origin(self.key, self.done.len()).hex());
         let file = File::options().write(true).create_new(true).open(&path);
         let file = file.map_err(|error| Error::io(format!("can't create {}", path.display()), error))?;
@@ -79,7 +67,7 @@ impl<S: Sink> Receiver for Scratch<'_, S> {
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.follow.check()?;
-        self.need(bytes.len() as u64)?;
+        self.room.take(bytes.len() as u64)?;
         let Some(current) = &mut self.current else { return Err(out_of_order()) };
         let written = current.file.write_all(bytes);
         written.map_err(|error| Error::io(format!("can't write to {}", current.path.display()), error))?;

@@ -107,10 +107,10 @@ async fn inner_fills_up_meanwhile() {
 
 #[tokio::test]
 async fn privileged_a_file_larger_than_it_said() {
-    on_a_small_disk(4, "inner_larger_than_the_disk").await;
+    on_a_small_disk(6, "inner_larger_than_the_disk").await;
 }
 
-/// A file of unknown length that does not fit, which only writing it can tell: the room it took is given back, since it
+/// A file of unknown length that does not fit, which is found out as it arrives: the room it took is given back, since it
 /// can't be resumed.
 #[tokio::test(flavor = "multi_thread")]
 async fn inner_larger_than_the_disk() {
@@ -124,6 +124,28 @@ async fn inner_larger_than_the_disk() {
 
     let (files, small) = (sized(&[("a", 30 * PART)]), Memory::new(&sized(&[("a", 30 * PART)])));
     assert_snapshot(&transfers.join(small.manifest().await, source(&small)).wait().await.unwrap(), &files);
+}
+
+#[tokio::test]
+async fn privileged_what_must_stay_free_stays_free_of_files_of_unknown_length() {
+    on_a_small_disk(32, "inner_unknown_length_beside_what_is_kept_free").await;
+}
+
+/// The disk has room for all of it, and half of the disk is to stay free.
+#[tokio::test(flavor = "multi_thread")]
+async fn inner_unknown_length_beside_what_is_kept_free() {
+    let Some(disk) = small_disk() else { return };
+    let memory = Memory::bare(&sized(&[("endless", 24 << 20)]));
+    let cache = Arc::new(Cache::open(&disk.join("cache"), KeepFree::Bytes(16 << 20)).unwrap());
+    let transfers = Transfers::new(Arc::clone(&cache), limits(2), Handle::current());
+    let error = transfers.join(memory.manifest().await, source(&memory)).wait().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
+    for part in ["no room for", "16.0 MiB are kept free", "promised to other downloads"] {
+        assert!(error.report().contains(part), "{:?} does not say {part:?}", error.report());
+    }
+    let read = memory.bytes_read();
+    assert!(read > 8 << 20 && read <= 16 << 20, "{read} bytes were written beside what is kept free");
+    assert_eq!(walk(&disk.join("cache/partial")).len(), 0);
 }
 
 #[tokio::test]
