@@ -63,12 +63,6 @@ impl Leases {
         self.table().get(&(volume_id.to_owned(), target.to_owned())).cloned()
     }
 
-    /// All leases of one volume: one for each target.
-    pub fn of_volume(&self, volume_id: &str) -> Vec<Lease> {
-        let from = (volume_id.to_owned(), String::new());
-        self.table().range(from..).take_while(|((id, _), _)| id == volume_id).map(|(_, lease)| lease.clone()).collect()
-    }
-
     /// All leases at one target.
     pub fn at_target(&self, target: &str) -> Vec<Lease> {
         self.table().values().filter(|lease| lease.target == target).cloned().collect()
@@ -170,7 +164,7 @@ mod tests {
         let again = Leases::load(root.path().into()).unwrap();
         assert_eq!(again.all(), leases.all());
         assert_eq!(again.get("v10", "/a").unwrap().bytes, 7);
-        assert_eq!(again.of_volume("v1"), [lease("v1", "/a")]);
+        assert_eq!((again.get("v1", "/a"), again.get("v1", "/b")), (Some(lease("v1", "/a")), None));
         assert_eq!(again.at_target("/a").len(), 2);
         assert_eq!(again.of_snapshot(Digest::of("s")), 3);
         assert_eq!(again.published(), 3);
