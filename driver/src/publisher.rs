@@ -297,7 +297,7 @@ impl Publisher {
             };
             // A container's mount of a directory of the model (`subPath`) is kubelet's own: it goes with the container, and
             // nobody unpublishes it.
-            if !self.shows(&mount, id)? || leases.at_target(&target).iter().any(|lease| lease.snapshot == Some(id)) {
+            if leases.at_target(&target).iter().any(|lease| lease.snapshot == Some(id)) || !self.shows(&mount, id)? {
                 continue;
             }
             tracing::warn!(target, snapshot = %id, "a model is mounted that no lease names; it is kept");
