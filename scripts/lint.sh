@@ -41,7 +41,11 @@ dependencies() {
 
 "$ROOT/scripts/tools.sh" lint
 run cargo fmt --all --check
+run cargo fmt --manifest-path fuzz/Cargo.toml --check
 run cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 each_feature_alone
+# A workspace of its own, which uses the library's public items: only here is it compiled together with every change.
+run env RUSTFLAGS='--cfg fuzzing' CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$ROOT/target}/fuzz" \
+	cargo clippy --manifest-path fuzz/Cargo.toml --all-targets --locked -- -D warnings
 dependencies
 scripts
