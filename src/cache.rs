@@ -5,7 +5,7 @@
 //! <root>/lock                       flock: one process per cache
 //! <root>/boot                       boot id of the machine when the cache was last opened
 //! <root>/blobs/sha256/ab/<hex>      one file's content, 0444, verified, immutable
-//! <root>/origins/ab/<key>           symlink "sha256:<hex>": which content one version of a file at a source has
+//! <root>/origins/ab/<key>           symlink "sha256:<hex> <size>": which content one version of a file at a source has
 //! <root>/unpacked/ab/<key>          JSON: which files one archive, or one layer of an image, was unpacked to
 //! <root>/partial/<key>/             a file on its way, or one that is not known to be on the disk yet
 //! <root>/snapshots/<id>/            manifest.json, tree/ (hard links to blobs): one model, ready to be mounted
@@ -164,9 +164,9 @@ impl Cache {
         fs::metadata(self.layout.partial(origin).join("data")).map_or(0, |data| data.blocks() * 512)
     }
 
-    /// Makes a blob of a downloaded file.
-    pub(crate) fn commit(&self, origin: Digest, digest: Digest) -> Result<()> {
-        blob::commit(&self.layout, origin, digest)?;
+    /// Makes a blob of a downloaded file of `size` bytes.
+    pub(crate) fn commit(&self, origin: Digest, digest: Digest, size: u64) -> Result<()> {
+        blob::commit(&self.layout, origin, digest, size)?;
         self.syncer.enqueue(origin);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Blobs: one file's content each, under its digest; and origins: which content a version of a file has.
+//! Blobs: one file's content each, under its digest; and origins: which content a version of a file has, and how long it is.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -11,17 +11,24 @@ use crate::manifest::Digest;
 
 /// Whether this version of a file, of this size where the source tells it, is here: its digest and size.
 pub(super) fn known(layout: &Layout, origin: Digest, size: Option<u64>) -> Option<(Digest, u64)> {
-    let target = fs::read_link(layout.origin(origin)).ok()?;
-    let digest: Digest = target.to_str()?.parse().ok()?;
+    let (digest, verified) = content(layout, origin)?;
     // The blob may be gone by now: then the link means nothing.
     let blob = fs::symlink_metadata(layout.blob(digest)).ok()?;
     // One of another size is damaged, and not the content that was verified.
-    let is_it = blob.is_file() && size.is_none_or(|size| size == blob.len());
-    is_it.then_some((digest, blob.len()))
+    let is_it = blob.is_file() && blob.len() == verified && size.is_none_or(|size| size == verified);
+    is_it.then_some((digest, verified))
 }
 
-/// Makes a blob of the verified content in the origin's partial. The partial stays, until the content is on the disk.
-pub(super) fn commit(layout: &Layout, origin: Digest, digest: Digest) -> Result<()> {
+/// The content that this version of a file had when it was verified, and its size, whether or not it is still here.
+pub(super) fn content(layout: &Layout, origin: Digest) -> Option<(Digest, u64)> {
+    let target = fs::read_link(layout.origin(origin)).ok()?;
+    let (digest, size) = target.to_str()?.split_once(' ')?;
+    Some((digest.parse().ok()?, size.parse().ok()?))
+}
+
+/// Makes a blob of the verified content in the origin's partial, which has `size` bytes. The partial stays, until the content
+/// is on the disk.
+pub(super) fn commit(layout: &Layout, origin: Digest, digest: Digest, size: u64) -> Result<()> {
     let (partial, blob) = (layout.partial(origin), layout.blob(digest));
     let data = partial.join("data");
     let link = || {
@@ -29,7 +36,7 @@ pub(super) fn commit(layout: &Layout, origin: Digest, digest: Digest) -> Result<
         make_parent(&blob)?;
         // Before the blob: a link without its blob means nothing, but a blob that nobody knows by its origin would be
         // fetched again after a crash between the two.
-        point(layout, origin, digest)?;
+        point(layout, origin, digest, size)?;
         let was_there = match fs::hard_link(&data, &blob) {
             // Another file of the same content was here first.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => !replace_damaged(layout, &data, &blob)?,
@@ -54,11 +61,11 @@ fn replace_damaged(layout: &Layout, data: &Path, blob: &Path) -> io::Result<bool
 }
 
 /// Notes which content a version of a file has. A symlink is made whole or not at all, and holds its text in its inode.
-fn point(layout: &Layout, origin: Digest, digest: Digest) -> io::Result<()> {
+fn point(layout: &Layout, origin: Digest, digest: Digest, size: u64) -> io::Result<()> {
     let path = layout.origin(origin);
     make_parent(&path)?;
     let scratch = layout.scratch();
-    symlink(digest.to_string(), &scratch)?;
+    symlink(format!("{digest} {size}"), &scratch)?;
     fs::rename(&scratch, &path)
 }
 

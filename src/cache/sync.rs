@@ -4,11 +4,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+use super::blob;
 use super::layout::Layout;
 use super::recover::withdraw;
 use crate::manifest::Digest;
@@ -98,8 +100,8 @@ fn is_committed(layout: &Layout, origin: Digest) -> bool {
 
 fn flush(layout: &Layout, origin: Digest) -> io::Result<()> {
     File::open(layout.partial(origin).join("data"))?.sync_data()?;
-    let blob = fs::read_link(layout.origin(origin)).ok().and_then(|target| target.to_str()?.parse().ok());
-    if let Some(directory) = blob.map(|digest| layout.blob(digest)).as_deref().and_then(|blob| blob.parent()) {
+    let blob = blob::content(layout, origin).map(|(digest, _)| layout.blob(digest));
+    if let Some(directory) = blob.as_deref().and_then(Path::parent) {
         File::open(directory)?.sync_all()?;
     }
     Ok(())

@@ -46,7 +46,7 @@ pub(super) fn commit(
         layout.discard(&partial)?;
         fs::create_dir(&partial).map_err(failed)?;
         fs::rename(scratch.join(member.origin.hex()), partial.join("data")).map_err(failed)?;
-        blob::commit(layout, member.origin, member.digest)?;
+        blob::commit(layout, member.origin, member.digest, member.size)?;
         flush(member.origin);
     }
     // The mark first: alone it means nothing.

@@ -167,8 +167,8 @@ impl Sink for CacheSink {
         self.cache.partial(key)
     }
 
-    fn commit(&self, entry: &Entry, digest: Digest, _: u64) -> Result<()> {
-        self.cache.commit(entry.origin, digest)
+    fn commit(&self, entry: &Entry, digest: Digest, size: u64) -> Result<()> {
+        self.cache.commit(entry.origin, digest, size)
     }
 
     fn commit_members(&self, entry: &Entry, key: Digest, members: &Unpacked<Member>) -> Result<()> {

@@ -34,6 +34,8 @@ use checksum::Declared;
 #[cfg(feature = "azure")]
 pub(super) use checksum::declared;
 pub(super) use connector::Connector;
+#[cfg(feature = "azure")]
+pub(super) use connector::endless;
 pub(super) use endpoint::parse_endpoint;
 pub(super) use failure::{Dialect, Failures, Meaning};
 #[cfg(feature = "gcs")]
@@ -41,6 +43,8 @@ pub(super) use token::{Issuer, Token};
 #[cfg(any(feature = "gcs", feature = "azure"))]
 pub(super) use token::{TokenEndpoint, Tokens, token_url};
 
+/// Most pages of a listing that are followed. Those of Amazon, Google and Azure have 1,000 and more entries.
+pub(super) const MAX_PAGES: usize = MAX_ENTRIES / 500;
 /// Questions about single objects that are asked of the server at the same time.
 const QUESTIONS: usize = 16;
 

@@ -20,6 +20,14 @@ const CHUNK: usize = 16 << 10;
 /// A file's bytes, and how often it was put.
 type Version = (Arc<Vec<u8>>, u64);
 
+/// What a listing tells of files beside their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tells {
+    All,
+    Versions,
+    Nothing,
+}
+
 /// A model in memory. Each file's validator is its version.
 #[derive(Debug)]
 pub(crate) struct Memory {
@@ -29,8 +37,7 @@ pub(crate) struct Memory {
     gate: Semaphore,
     /// Whether the gate counts at all.
     gated: bool,
-    /// Whether files have sizes and validators.
-    bare: bool,
+    tells: Tells,
     read: AtomicU64,
     requests: AtomicU64,
 }
@@ -47,12 +54,17 @@ impl Memory {
 
     /// One that tells neither sizes nor versions.
     pub(crate) fn bare(files: &Files) -> Arc<Self> {
-        Arc::new(Self { bare: true, ..Self::plain(files) })
+        Arc::new(Self { tells: Tells::Nothing, ..Self::plain(files) })
+    }
+
+    /// One that tells versions and no sizes.
+    pub(crate) fn without_sizes(files: &Files) -> Arc<Self> {
+        Arc::new(Self { tells: Tells::Versions, ..Self::plain(files) })
     }
 
     /// One that tells neither sizes nor versions, and gives nothing until chunks are let through.
     pub(crate) fn gated_bare(files: &Files) -> Arc<Self> {
-        Arc::new(Self { gated: true, bare: true, ..Self::plain(files) })
+        Arc::new(Self { gated: true, tells: Tells::Nothing, ..Self::plain(files) })
     }
 
     fn plain(files: &Files) -> Self {
@@ -62,7 +74,7 @@ impl Memory {
             declared: Mutex::default(),
             gate: Semaphore::new(0),
             gated: false,
-            bare: false,
+            tells: Tells::All,
             read: AtomicU64::default(),
             requests: AtomicU64::default(),
         }
@@ -176,9 +188,9 @@ impl Memory {
         let declared = self.declared.lock().unwrap();
         let item = |(path, (bytes, version)): (&String, &Version)| Item {
             path: path.clone(),
-            size: (!self.bare).then_some(bytes.len() as u64),
+            size: (self.tells == Tells::All).then_some(bytes.len() as u64),
             locator: path.clone(),
-            validator: (!self.bare).then(|| version.to_string()),
+            validator: (self.tells != Tells::Nothing).then(|| version.to_string()),
             digest: declared.get(path).copied(),
             unpack: None,
         };

@@ -19,8 +19,8 @@ use super::identity::Provider;
 use super::location::Location;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Entry, Item, Listing, MAX_ENTRIES};
-use crate::net::{HttpClient, read_all};
-use crate::source::object::{Failures, Key, declared, quoted};
+use crate::net::{HttpClient, origin_text, read_all};
+use crate::source::object::{Failures, Key, MAX_PAGES, declared, endless, quoted};
 use crate::source::{ByteStream, Context, Portion, Source, portion};
 
 #[cfg(any(fuzzing, test))]
@@ -191,7 +191,7 @@ impl Share {
     async fn children(&self, directory: String) -> Result<(Vec<Item>, Vec<String>)> {
         let (mut files, mut directories) = (Vec::new(), Vec::new());
         let mut marker = String::new();
-        loop {
+        for _ in 0..MAX_PAGES {
             let Page { children, next } = self.page(&directory, &marker).await?;
             if files.len() + directories.len() + children.len() > MAX_ENTRIES {
                 return Err(self.failures.too_many());
@@ -216,6 +216,7 @@ impl Share {
                 Some(next) => marker = next,
             }
         }
+        Err(endless(&origin_text(&self.url)).within(&self.failures.uri))
     }
 
     async fn page(&self, directory: &str, marker: &str) -> Result<Page> {

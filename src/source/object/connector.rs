@@ -1,5 +1,7 @@
 //! Puts the process's shared HTTP client under `object_store`, and evens out what servers do in the wild.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt};
 use http::header::{CONTENT_ENCODING, CONTENT_RANGE, RANGE};
@@ -10,6 +12,7 @@ use object_store::client::{
     HttpService,
 };
 
+use super::MAX_PAGES;
 use super::checksum::Declared;
 use crate::error::{Error, ErrorKind};
 use crate::net::{HttpClient, body, network_error, origin_text};
@@ -34,13 +37,25 @@ impl Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<StoreClient> {
-        Ok(StoreClient::new(Service { client: self.client.clone() }))
+        Ok(StoreClient::new(Service { client: self.client.clone(), pages: AtomicUsize::new(0) }))
     }
 }
 
 #[derive(Debug)]
 struct Service {
     client: HttpClient,
+    /// How far the store's listing has come. A model is listed once at a time.
+    pages: AtomicUsize,
+}
+
+impl Service {
+    /// Counts the page that is asked for. `object_store` hands on what pages hold and would follow empty ones for ever.
+    fn turn_page(&self, url: &url::Url) -> Result<(), Error> {
+        let continues = url.query_pairs().any(|(name, _)| name == "continuation-token" || name == "marker");
+        let page = if continues { self.pages.load(Ordering::Relaxed) + 1 } else { 1 };
+        self.pages.store(page, Ordering::Relaxed);
+        if page > MAX_PAGES { Err(endless(&origin_text(url))) } else { Ok(()) }
+    }
 }
 
 #[async_trait]
@@ -52,7 +67,11 @@ impl HttpService for Service {
         let host = origin_text(&url);
         let asked = parts.headers.get(RANGE).cloned();
         // Content alone is handed on as it comes: `object_store` keeps the whole of any other body in memory.
-        let most = if parts.method == Method::GET && !is_listing(&url) { u64::MAX } else { MOST_PAGE };
+        let listing = is_listing(&url);
+        if listing {
+            self.turn_page(&url).map_err(http_error)?;
+        }
+        let most = if parts.method == Method::GET && !listing { u64::MAX } else { MOST_PAGE };
         let mut request = reqwest::Request::new(parts.method, url);
         *request.headers_mut() = parts.headers;
         // A read-only client sends no bodies worth streaming.
@@ -113,6 +132,11 @@ const AZURE_CODE: &str = "x-ms-error-code";
 /// Whether a request asks for a page of a listing, as S3 and Google (`list-type=2`) and Azure (`comp=list`) are asked.
 fn is_listing(url: &url::Url) -> bool {
     url.query_pairs().any(|(name, value)| name == "list-type" || (name == "comp" && value == "list"))
+}
+
+pub(in crate::source) fn endless(host: &str) -> Error {
+    let text = format!("{host}'s listing has more than {MAX_PAGES} pages, and does not come to an end");
+    Error::new(ErrorKind::ResourceExhausted, text)
 }
 
 fn too_long(host: &str, most: u64) -> Error {

@@ -157,6 +157,23 @@ async fn content_that_is_not_what_its_writer_declared_is_corrupt() {
     }
 }
 
+/// Pages with nothing on them but the name of the next, of shares and of containers: nothing but their number would end it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_without_an_end() {
+    let server = ScriptedServer::start(|request| match request.target.contains("comp=list") {
+        true => Response::new(200).body(format!(
+            "<EnumerationResults><Entries></Entries><Blobs></Blobs><NextMarker>{}</NextMarker></EnumerationResults>",
+            request.number
+        )),
+        false => Response::new(404).header("x-ms-error-code", "ResourceNotFound"),
+    })
+    .await;
+    for at in ["https://acct.file.core.windows.net/models/m", "https://acct.blob.core.windows.net/models/m"] {
+        let error = resolved(at, &server.url(), &key("Q0FOQVJZAAAA")).await.unwrap_err();
+        assert_says(&error, ErrorKind::ResourceExhausted, &[at, "does not come to an end"]);
+    }
+}
+
 /// Pages that repeat, names that lead elsewhere, directories without end, and things that are no listing.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_servers_get_an_error() {

@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use modelmount::Selection;
 use modelmount::unpack::{Kind, Unpack};
-use modelmount_test_support::model;
+use modelmount_test_support::model::{self, Files};
 
 use crate::memory::{Memory, source};
 use crate::node::{Node, assert_snapshot, limits};
@@ -15,10 +16,13 @@ use crate::node::{Node, assert_snapshot, limits};
 /// Damages a complete model, and checks that it is not served; returns how many bytes were fetched to mend it.
 async fn mends(damage: impl FnOnce(&Path)) -> u64 {
     let files = model::small(7);
-    let memory = Memory::new(&files);
+    mends_model_of(&files, &Memory::new(&files), damage).await
+}
+
+async fn mends_model_of(files: &Files, memory: &Arc<Memory>, damage: impl FnOnce(&Path)) -> u64 {
     let manifest = memory.manifest().await;
     let mut node = Node::new(limits(2));
-    let snapshot = node.fetch(&source(&memory), &manifest).await.unwrap();
+    let snapshot = node.fetch(&source(memory), &manifest).await.unwrap();
     let directory = snapshot.tree().parent().unwrap().to_owned();
     node.flushed().await;
     node.stop().await;
@@ -26,7 +30,7 @@ async fn mends(damage: impl FnOnce(&Path)) -> u64 {
     node.restart().await;
     assert!(node.cache().snapshot(manifest.id()).is_none(), "it is not served as it is");
     let before = memory.bytes_read();
-    assert_snapshot(&node.fetch(&source(&memory), &manifest).await.unwrap(), &files);
+    assert_snapshot(&node.fetch(&source(memory), &manifest).await.unwrap(), files);
     memory.bytes_read() - before
 }
 
@@ -90,7 +94,11 @@ async fn a_lost_blob_is_fetched_again() {
     };
     assert_eq!(mends(remove).await, 70_001);
     // With the tree, which has the same inode.
-    assert_eq!(mends(|directory| truncate_blob(&root_of(directory), 70_001)).await, 70_001);
+    let cut = |directory: &Path| truncate_blob(&root_of(directory), 70_001);
+    assert_eq!(mends(cut).await, 70_001);
+    // Nor does it count where the source does not tell how long it has to be.
+    let files = model::small(7);
+    assert_eq!(mends_model_of(&files, &Memory::without_sizes(&files), cut).await, 70_001);
 }
 
 /// Nor is a member of an archive, whose record says how long it is.

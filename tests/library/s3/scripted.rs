@@ -110,6 +110,23 @@ async fn answers_without_an_end() {
     assert!(error.report().contains("403 AccessDenied"), "{error:?}");
 }
 
+/// Pages with nothing on them but the name of the next: nothing but their number would end it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_without_an_end() {
+    let server = ScriptedServer::start(|request| match is_listing(request) {
+        true => Response::new(200).header("content-type", "application/xml").body(format!(
+            "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><IsTruncated>true</IsTruncated>\
+             <NextContinuationToken>{}</NextContinuationToken></ListBucketResult>",
+            request.number
+        )),
+        false => error(404, "NoSuchKey"),
+    })
+    .await;
+    let error = resolved(&server).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
+    assert!(error.report().contains("does not come to an end"), "{error:?}");
+}
+
 /// Both are relied on: most servers honour the condition, and some ignore it.
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_are_bound_to_the_listed_version() {
