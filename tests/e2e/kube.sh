@@ -31,6 +31,8 @@ release() {
 	}
 	helm upgrade --install modelmount "$CHART" --namespace "$RELEASE_NAMESPACE" --reset-values --wait --timeout 120s \
 		--set cache.keepFree=1GiB "$@"
+	# On one node, helm takes a DaemonSet without a ready pod for one that is being updated as it may be.
+	kubectl --namespace "$RELEASE_NAMESPACE" rollout status daemonset --timeout 60s
 }
 
 # namespace [SUFFIX]: a namespace of the case's own, with the strictest Pod Security that there is.
@@ -54,6 +56,8 @@ put_away() {
 	if service_gone kube-apiserver; then start_api_server; fi
 	if service_gone containerd; then start_containerd; fi
 	if service_gone kubelet; then start_kubelet; fi
+	# Where a case has put it that failed in between; there need be no release.
+	place_plugin null >/dev/null 2>&1 || true
 	[[ -z $NAMESPACE ]] || kubectl delete namespace "$NAMESPACE" --wait --timeout 90s
 }
 
@@ -129,6 +133,23 @@ metrics() {
 # How many bytes it has downloaded since it started.
 downloads() { metrics | sed -n 's/^modelmount_downloaded_bytes_total //p'; }
 
+# place_plugin VALUE: runs the node plugin on nodes with the label nowhere=VALUE; null is everywhere.
+place_plugin() {
+	kubectl --namespace "$RELEASE_NAMESPACE" patch daemonset modelmount-node --type merge \
+		--patch "{\"spec\": {\"template\": {\"spec\": {\"nodeSelector\": {\"nowhere\": $1}}}}}"
+}
+
+# running_container POD NAME: its id, as containerd knows it: the API server need not be there. The list of tasks is read to
+# its end: who stops at a match has ctr fail, and the match with it.
+running_container() {
+	local id tasks
+	tasks=$(ctr --namespace k8s.io tasks list)
+	for id in $(ctr --namespace k8s.io containers list --quiet \
+		"labels.\"io.kubernetes.pod.name\"==$1,labels.\"io.kubernetes.container.name\"==$2"); do
+		if grep --quiet "^$id .*RUNNING" <<<"$tasks"; then echo "$id"; fi
+	done
+}
+
 # The node plugin's pod.
 plugin() {
 	kubectl --namespace "$RELEASE_NAMESPACE" get pods --selector app.kubernetes.io/component=node --output jsonpath='{.items[0].metadata.name}'
@@ -137,4 +158,15 @@ plugin() {
 # events POD: the text of all its events.
 events() {
 	kubectl --namespace "$NAMESPACE" get events --field-selector "involvedObject.name=$1" --output jsonpath='{range .items[*]}{.message}{"\n"}{end}'
+}
+
+# prints_nothing COMMAND...: whether it succeeds and has nothing to say. One that fails has nothing to say either.
+prints_nothing() { lacks '' "$@"; }
+
+# lacks TEXT COMMAND...: whether the command succeeds and no line that it prints has the text, in any case of its letters.
+lacks() {
+	local text=$1 output
+	shift
+	output=$("$@") || return 1
+	[[ -z $output ]] || ! grep --ignore-case --fixed-strings -- "$text" <<<"$output"
 }

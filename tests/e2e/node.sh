@@ -17,7 +17,7 @@ write_own_id() {
 	echo "$id" >"$E2E_DIR/init"
 }
 
-# kubelet sets three kernel settings that have no namespace. It gets files to write to in their place.
+# kubelet sets kernel settings that have no namespace. It gets files to write to in their place.
 hide_sysctl() {
 	local shadow=$E2E_DIR/sysctl/${1##*/}
 	cat "$1" >"$shadow"
@@ -33,7 +33,10 @@ isolate_files() {
 	ln -s /run "$E2E_DIR/var/run"
 	mount --bind "$E2E_DIR/var" /var
 	mount -t tmpfs -o mode=755 tmpfs /run
-	for setting in kernel/panic kernel/panic_on_oops vm/overcommit_memory; do hide_sysctl "/proc/sys/$setting"; done
+	# As its setupKernelTunables has them.
+	for setting in kernel/panic kernel/panic_on_oops kernel/keys/root_max{bytes,keys} vm/overcommit_memory vm/panic_on_oom; do
+		[[ ! -e /proc/sys/$setting ]] || hide_sysctl "/proc/sys/$setting"
+	done
 }
 
 make_network() {

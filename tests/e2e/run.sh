@@ -52,6 +52,7 @@ in_lanes() {
 # said and fails the run; the others are put away all the same.
 down() {
 	local status=$? suite cluster
+	trap '' INT TERM # a second one, which make sends as well, would leave the clusters
 	for suite in "${SUITES[@]}"; do kill -TERM -- "-$suite" 2>/dev/null || true; done
 	for suite in "${SUITES[@]}"; do wait "$suite" 2>/dev/null || true; done
 	for cluster in "$E2E_DIR" "$E2E_DIR"-[0-9]; do

@@ -41,7 +41,7 @@ run_case() {
 	(
 		set -e
 		PIDS=() # from here on, the case's own
-		trap 'put_away; stop_all' EXIT
+		trap 'code=$?; put_away || code=1; stop_all; exit "$code"' EXIT
 		"case_$name"
 	) >"$log" 2>&1 </dev/null
 	code=$?

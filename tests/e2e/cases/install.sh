@@ -6,24 +6,24 @@ case_install_defaults() {
 	until_true 30 "the driver in CSINode" registered
 	[[ $(kubectl get csidriver csi.modelmount.io --output jsonpath='{.spec.volumeLifecycleModes}') == '["Persistent","Ephemeral"]' ]]
 	# The default values run both components, and nothing has restarted.
-	running_pods | tee /dev/stderr | awk '$2 != "0" { exit 1 }'
+	running_pods | tee /dev/stderr | awk '{ for (i = 2; i <= NF; i++) restarts += $i } END { exit restarts > 0 }'
 	[[ $(running_pods | grep -c -- -node-) == 1 ]]
 	[[ $(running_pods | grep -c -- -controller-) == 2 ]]
 }
 
 # Whether kubelet knows the driver: it then is in the node's CSINode.
-registered() {
-	kubectl get csinode "$NODE_NAME" --output jsonpath='{.spec.drivers[*].name}' | grep -qw csi.modelmount.io
-}
+registered() { [[ " $(drivers) " == *" csi.modelmount.io "* ]]; }
 
-not_registered() { ! registered; }
+not_registered() { lacks csi.modelmount.io drivers; }
 
-no_pods() { [[ -z $(kubectl --namespace "$RELEASE_NAMESPACE" get pods --output name) ]]; }
+drivers() { kubectl get csinode "$NODE_NAME" --output jsonpath='{.spec.drivers[*].name}'; }
 
-# Name and restarts of each pod of the release.
+no_pods() { prints_nothing kubectl --namespace "$RELEASE_NAMESPACE" get pods --output name; }
+
+# Name of each pod of the release, and restarts of each of its containers.
 running_pods() {
 	kubectl --namespace "$RELEASE_NAMESPACE" get pods --field-selector status.phase=Running \
-		--output jsonpath='{range .items[*]}{.metadata.name}{" "}{.status.containerStatuses[0].restartCount}{"\n"}{end}'
+		--output jsonpath='{range .items[*]}{.metadata.name}{" "}{.status.containerStatuses[*].restartCount}{"\n"}{end}'
 }
 
 case_helm_test() {

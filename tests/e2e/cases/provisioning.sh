@@ -92,12 +92,9 @@ has_leader() { [[ " $(controllers) " == *" $(leader) "* ]]; }
 # kill_container POD NAME: as the kernel ends a program that takes too much memory.
 kill_container() {
 	local id
-	for id in $(ctr --namespace k8s.io containers list --quiet \
-		"labels.\"io.kubernetes.pod.name\"==$1,labels.\"io.kubernetes.container.name\"==$2"); do
-		if ctr --namespace k8s.io tasks list | grep -q "^$id .*RUNNING"; then
-			ctr --namespace k8s.io tasks kill --signal KILL "$id"
-		fi
-	done
+	id=$(running_container "$1" "$2")
+	[[ -n $id ]]
+	ctr --namespace k8s.io tasks kill --signal KILL "$id"
 }
 
 # has_volumes COUNT: whether there are at least so many.

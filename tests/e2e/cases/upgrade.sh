@@ -25,7 +25,11 @@ reading() {
 	until_true 60 "the first reads" reads_more_than 2
 }
 
-reads() { kubectl --namespace "$NAMESPACE" logs reader | grep -c "$1" || true; }
+reads() {
+	local lines
+	lines=$(kubectl --namespace "$NAMESPACE" logs reader) || return 1
+	grep --count "$1" <<<"$lines" || true # none is a number too
+}
 
 reads_more_than() { (($(reads whole) > $1)); }
 

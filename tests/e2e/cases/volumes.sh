@@ -35,8 +35,10 @@ case_two_pods_share_one_copy() {
 	verify one
 	verify two
 	# The same file of the same file system, not a copy.
-	files=$(for name in one two; do kubectl --namespace "$NAMESPACE" exec "$name" -- stat -c %d:%i /model/model.safetensors; done)
-	[[ $(sort -u <<<"$files" | wc -l) == 1 ]]
+	files=$(for name in one two; do
+		kubectl --namespace "$NAMESPACE" exec "$name" -- stat -c %d:%i /model/model.safetensors || exit 1
+	done)
+	[[ $(sort <<<"$files" | uniq --count) == *" 2 "* ]]
 }
 
 # Ten pods at once: the bytes of one download, ten mounts, one copy.
@@ -59,7 +61,7 @@ case_ten_replicas() {
 	((${#pods[@]} == 10))
 	(($(mounts_of servers) == 10))
 	for name in "${pods[@]}"; do
-		kubectl --namespace "$NAMESPACE" exec "$name" -- sh -c 'stat -c %d:%i /model/model.safetensors; sha256sum /model/model.safetensors'
+		kubectl --namespace "$NAMESPACE" exec "$name" -- sh -c 'stat -c %d:%i /model/model.safetensors; sha256sum /model/model.safetensors' || exit 1
 	done | sort -u >"$WORK/replicas"
 	# The same file of the same file system, not a copy; and the right one.
 	[[ $(grep -c -v ' ' "$WORK/replicas") == 1 ]]
@@ -86,7 +88,7 @@ class() {
 		  secret: {name: $secret, $namespace}}'
 }
 
-no_volumes() { [[ -z $(kubectl get persistentvolumes --output name) ]]; }
+no_volumes() { prints_nothing kubectl get persistentvolumes --output name; }
 
 # claim NAME CLASS [ANNOTATION VALUE]
 claim() {
@@ -179,10 +181,17 @@ example() {
 		sed -i "s|digest: sha256:0*\$|digest: $(digest_of "$file")|" "$file"
 	fi
 	kubectl --namespace "$NAMESPACE" apply --filename "$file"
+	if grep --quiet 'kind: Deployment' "$file"; then
+		kubectl --namespace "$NAMESPACE" rollout status deployment --timeout 60s
+	fi
 	until_true 60 "a pod" a_pod
 	for pod in $(kubectl --namespace "$NAMESPACE" get pods --output name); do
 		ready "$pod"
-		verify_files "$pod" /mnt/models
+		if grep --quiet --extended-regexp 'allowPatterns|modelUri: http' "$file"; then
+			verify_files "$pod" /mnt/models
+		else
+			verify "$pod" "$NAMESPACE" /mnt/models
+		fi
 	done
 	kubectl --namespace "$NAMESPACE" delete --filename "$file" --wait --timeout 60s
 }
