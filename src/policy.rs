@@ -163,8 +163,13 @@ const METADATA_V4: [Ipv4Addr; 3] = [
     // Oracle Cloud, Compute Classic ("Retrieving Instance Metadata").
     Ipv4Addr::new(192, 0, 0, 192),
 ];
-/// Google's server over IPv6, as Google's own Config Connector is told of it (its setting `metadataHost`).
-const GOOGLE_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254);
+/// The same over IPv6.
+const METADATA_V6: [Ipv6Addr; 2] = [
+    // Google's, as its own Config Connector is told of it (its setting `metadataHost`).
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    // Scaleway's (its documentation on Instances, "Using the metadata API").
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+];
 
 fn refused_class(address: IpAddr) -> Option<&'static str> {
     match address.to_canonical() {
@@ -180,7 +185,7 @@ fn refused_class(address: IpAddr) -> Option<&'static str> {
         IpAddr::V6(v6) if v6.is_multicast() => Some("multicast"),
         // AWS serves instance metadata over IPv6 at fd00:ec2::254 (EC2 user guide, "Use the IMDS").
         IpAddr::V6(v6) if v6.segments()[..2] == [0xfd00, 0x0ec2] => Some("metadata"),
-        IpAddr::V6(v6) if v6 == GOOGLE_METADATA => Some("metadata"),
+        IpAddr::V6(v6) if METADATA_V6.contains(&v6) => Some("metadata"),
         // 6to4, NAT64 and the deprecated compatible form carry an IPv4 address.
         IpAddr::V6(v6) => embedded_v4(v6).into_iter().find_map(|v4| refused_class(IpAddr::V4(v4))),
     }
@@ -238,6 +243,7 @@ mod tests {
             "2002:a9fe:a9fe::1",
             "fd00:ec2::254",
             "fd20:ce::254",
+            "fd00:42::42",
             "100.100.100.200",
             "168.63.129.16",
             "192.0.0.192",
@@ -253,7 +259,9 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{address}");
             Policy::unrestricted().check_address("host", address.parse().unwrap()).unwrap();
         }
-        for address in ["10.0.0.1", "192.168.1.1", "8.8.8.8", "100.100.100.201", "2001:db8::1", "fd12::1"] {
+        for address in
+            ["10.0.0.1", "192.168.1.1", "8.8.8.8", "100.100.100.201", "2001:db8::1", "fd12::1", "fd00:42::43"]
+        {
             policy.check_address("host", address.parse().unwrap()).unwrap();
         }
         for nat64 in ["64:ff9b::808:808", "64:ff9b:1::808:808", "64:ff9b:1:fffe::a00:1", "64:ff9b:1:1:8:808:800:0"] {
