@@ -4,6 +4,7 @@
 //! Object keys are taken literally: `s3://bucket/a b#1%20+` names the key `a b#1%20+`, as the AWS command line does.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -44,8 +45,8 @@ impl fmt::Display for Scheme {
 
 /// One model's URI.
 ///
-/// `Display` and `Debug` drop the user part (where it is no container's name, as in Azure's) and everything from the first `?` on, where signatures and tokens live, so
-/// that a URI can be shown in errors, logs and events.
+/// `Display` and `Debug` drop the user part (where it is no container's name, as in Azure's) and everything from the first
+/// `?` on, where signatures and tokens live, so that a URI can be shown in errors, logs and events.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ModelUri {
     text: Box<str>,
@@ -137,8 +138,17 @@ impl fmt::Debug for ModelUri {
 
 /// `text` without user information and query, whether it parses or not, and of bounded length.
 pub(crate) fn shown_text(text: &str) -> String {
-    let text = text.split('?').next().unwrap_or_default();
-    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let parted = text.split_once("://").filter(|(scheme, _)| scheme.parse::<Scheme>().is_ok());
+    let (scheme, rest) = parted.unwrap_or(("", text));
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let of_web = ["", "http", "https", "git+http", "git+https"].iter().any(|web| scheme.eq_ignore_ascii_case(web));
+    let rest = match rest.rfind('@') {
+        // Before the `?` is a password's end, or it begins a query that has the `@`: what follows may be secret as well.
+        Some(at) if of_web && may_have_password(authority) && rest[..at].contains('?') => "…",
+        Some(at) if of_web && may_have_password(authority) => &rest[at + 1..],
+        _ => rest,
+    };
+    let rest = rest.split('?').next().unwrap_or_default();
     let end = rest.find('/').unwrap_or(rest.len());
     // In `abfs://container@account/path` the container stands where others have a user; a password it never has.
     let names_container = ["abfs", "abfss", "az", "azure"].iter().any(|azure| scheme.eq_ignore_ascii_case(azure));
@@ -155,6 +165,17 @@ pub(crate) fn shown_text(text: &str) -> String {
     }
     shown.retain(|c| !c.is_control());
     shown
+}
+
+/// Whether an `@` behind this authority may belong to it: a `/` or `?` in a password that should have been encoded ends
+/// the authority early, and it looks like a host with a strange port.
+fn may_have_password(authority: &str) -> bool {
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let v6 = host.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let v6 = v6.filter(|(address, _)| address.parse::<Ipv6Addr>().is_ok());
+    let port = v6.map_or(host, |(_, port)| port).split_once(':').map(|(_, port)| port);
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    user.contains(':') || port.is_some_and(|port| !is_port(port))
 }
 
 fn invalid(context: impl Into<String>) -> Error {
@@ -185,6 +206,36 @@ mod tests {
         }
         let error = ModelUri::parse("user:hunter2@host?s3cr3t").unwrap_err().report();
         assert!(!error.contains("hunter2") && !error.contains("s3cr3t"), "{error}");
+    }
+
+    #[test]
+    fn a_password_is_not_shown_whatever_it_has_in_it() {
+        for (text, shown) in [
+            ("https://user:CANARY/x@host/m.bin", "https://host/m.bin"),
+            ("https://user:CANARY?x@host/m", "https://…"),
+            ("HTTP://user:CANARY/x@host:80/m?sig=CANARY", "HTTP://host:80/m"),
+            ("https://user:CANARY/x@host/m?sig=@CANARY", "https://…"),
+            ("https://user:CANARY@x/y@host/m", "https://host/m"),
+            ("https://user:/CANARY@host/m", "https://host/m"),
+            ("https://user:123456/CANARY@host/m", "https://host/m"),
+            ("https://[user:CANARY]/x@host/m", "https://host/m"),
+            ("git+https://user:CANARY/x@host/m@v1", "git+https://v1"),
+            // These have none.
+            ("https://host/m@v1", "https://host/m@v1"),
+            ("git+https://host:8443/org/m@v1", "git+https://host:8443/org/m@v1"),
+            ("git+http://[fd12::1]:3000/org/m@v1", "git+http://[fd12::1]:3000/org/m@v1"),
+            ("git+https://user@[fd12::1]/org/m@v1", "git+https://[fd12::1]/org/m@v1"),
+            ("https://host:8443/m?sig=@s3cr3t", "https://host:8443/m"),
+            ("hf://owner/name:v1@x", "hf://owner/name:v1@x"),
+            ("modelscope://owner/name@v1", "modelscope://owner/name@v1"),
+            ("oci://registry:5000/m:1.0@sha256:00", "oci://registry:5000/m:1.0@sha256:00"),
+        ] {
+            assert_eq!(ModelUri::parse(text).unwrap().to_string(), shown);
+        }
+        for text in ["https:/user:CANARY@host/m", "user:CANARY/x@host", "user:CANARY@host/x://y", "u:CANARY?x://y@z"] {
+            let error = ModelUri::parse(text).unwrap_err().report();
+            assert!(!error.contains("CANARY"), "{error}");
+        }
     }
 
     #[test]
@@ -237,9 +288,13 @@ mod tests {
         }
 
         #[test]
-        fn the_query_is_never_shown(host in "[a-z]{1,9}", secret in "[A-Z]{8,12}") {
-            let uri = ModelUri::parse(&format!("https://u:{secret}@{host}/p?sig={secret}")).unwrap();
-            prop_assert!(!uri.to_string().contains(&secret));
+        fn the_password_and_the_query_are_never_shown(
+            scheme in "(git\\+)?https?", host in "[a-z]{1,9}(:80)?", secret in "[A-Z]{8,12}",
+            before in "[/?@:a-z]{0,3}", after in "[/?@:a-z]{0,3}", query in "[/?@:a-z]{0,3}",
+        ) {
+            let text = format!("{scheme}://u:{before}{secret}{after}@{host}/p?sig={query}{secret}");
+            let uri = ModelUri::parse(&text).unwrap();
+            prop_assert!(!uri.to_string().contains(&secret), "{}", uri);
         }
     }
 }
