@@ -138,8 +138,8 @@ pub struct PlaceKeys {
     pub names: &'static [&'static str],
     /// Attributes that come before them: where one of these has a value, the keys mean nothing.
     pub attributes: &'static [Attribute],
-    /// Whether this URI leaves it to them.
-    pub concern: fn(&ModelUri) -> bool,
+    /// Whether this URI, with the attributes of its volume, leaves it to them.
+    pub concern: fn(&ModelUri, &Options) -> bool,
 }
 
 /// What all sources of a process share.
@@ -227,7 +227,7 @@ impl Registration {
     ) -> Option<(&'static str, Attribute)> {
         let given =
             |attribute: &Attribute| attributes.get(attribute.name).is_some_and(|value| !value.trim().is_empty());
-        self.place_keys.iter().filter(|keys| (keys.concern)(uri)).find_map(|keys| {
+        self.place_keys.iter().filter(|keys| (keys.concern)(uri, attributes)).find_map(|keys| {
             let name = keys.names.iter().find(|name| credentials.get(&[name]).is_some())?;
             let attribute = keys.attributes.first()?;
             (!keys.attributes.iter().any(given)).then_some((*name, *attribute))

@@ -124,7 +124,7 @@ impl Account {
     }
 }
 
-fn leaves_account_open(uri: &ModelUri) -> bool {
+fn leaves_account_open(uri: &ModelUri, _: &Options) -> bool {
     Location::parse(uri).is_ok_and(|location| location.host.is_none())
 }
 

@@ -45,8 +45,8 @@ pub(super) const REGISTRATION: Registration = Registration {
     forms: &["hdfs://namenode:9870/path", "webhdfs://namenode:9870/path", "swebhdfs://namenode:9871/path"],
     attributes: &[NAMENODE, ROOT_PATH],
     place_keys: &[
-        PlaceKeys { names: NAMENODE_KEYS, attributes: &[NAMENODE], concern: |_| true },
-        PlaceKeys { names: ROOT_PATH_KEYS, attributes: &[ROOT_PATH], concern: |_| true },
+        PlaceKeys { names: NAMENODE_KEYS, attributes: &[NAMENODE], concern: |_, _| true },
+        PlaceKeys { names: ROOT_PATH_KEYS, attributes: &[ROOT_PATH], concern: |_, _| true },
     ],
     claims: |uri| matches!(uri.scheme().as_str(), "hdfs" | "webhdfs" | "swebhdfs"),
     open: |uri, options, credentials, context| Ok(Arc::new(Hdfs::open(uri, options, credentials, context)?)),

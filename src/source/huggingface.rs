@@ -43,7 +43,7 @@ pub(super) const REGISTRATION: Registration = Registration {
     name: "huggingface",
     forms: &["hf://owner/name", "hf://datasets/owner/name"],
     attributes: &[repository::REVISION, ENDPOINT],
-    place_keys: &[PlaceKeys { names: ENDPOINT_KEYS, attributes: &[ENDPOINT], concern: |_| true }],
+    place_keys: &[PlaceKeys { names: ENDPOINT_KEYS, attributes: &[ENDPOINT], concern: |_, _| true }],
     claims: |uri| uri.scheme().as_str() == "hf",
     open: |uri, options, credentials, context| Ok(Arc::new(HuggingFace::open(uri, options, credentials, context)?)),
 };

@@ -41,7 +41,7 @@ pub(super) const REGISTRATION: Registration = Registration {
     name: "modelscope",
     forms: &["modelscope://owner/name"],
     attributes: &[repository::REVISION, ENDPOINT],
-    place_keys: &[PlaceKeys { names: ENDPOINT_KEYS, attributes: &[ENDPOINT], concern: |_| true }],
+    place_keys: &[PlaceKeys { names: ENDPOINT_KEYS, attributes: &[ENDPOINT], concern: |_, _| true }],
     claims: |uri| uri.scheme().as_str() == "modelscope",
     open: |uri, options, credentials, context| Ok(Arc::new(ModelScope::open(uri, options, credentials, context)?)),
 };

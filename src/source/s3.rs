@@ -34,9 +34,13 @@ pub(super) const REGISTRATION: Registration = Registration {
     forms: &["s3://bucket/path"],
     attributes: &[ENDPOINT, REGION, ADDRESSING],
     place_keys: &[
-        PlaceKeys { names: &["AWS_ENDPOINT_URL", "S3_ENDPOINT"], attributes: &[ENDPOINT], concern: |_| true },
-        // Without an endpoint, the region is a part of the server's name.
-        PlaceKeys { names: REGION_KEYS, attributes: &[REGION, ENDPOINT], concern: |_| true },
+        PlaceKeys { names: &["AWS_ENDPOINT_URL", "S3_ENDPOINT"], attributes: &[ENDPOINT], concern: |_, _| true },
+        // At Amazon, the region is a part of the server's name.
+        PlaceKeys {
+            names: REGION_KEYS,
+            attributes: &[REGION],
+            concern: |_, attributes| attributes.get(ENDPOINT.name).is_none_or(|endpoint| settings::is_amazon(endpoint)),
+        },
     ],
     claims: |uri| uri.scheme().as_str() == "s3",
     open: |uri, options, credentials, context| Ok(Arc::new(open(uri, options, credentials, context)?)),
@@ -152,6 +156,20 @@ ghF/Aoc0cclQukSR4FbZJ4xLy+BxobEQqCxKWTs2oPVj4lEB
         assert_eq!(amazon.identity, "s3|https://s3.eu-west-1.amazonaws.com|b");
         assert_eq!(own.identity, "s3|http://minio:9000|b");
         assert!(own.key.directory && !amazon.key.directory);
+    }
+
+    #[test]
+    fn amazons_own_endpoint_leaves_the_place_to_the_region() {
+        for endpoint in ["", "https://s3.amazonaws.com", " HTTPS://S3.amazonaws.com:443/ "] {
+            let attributes = Options::from([("endpoint".to_owned(), endpoint.to_owned())]);
+            let key = |secret: &[(&str, &str)]| {
+                let uri = ModelUri::parse("s3://b/m").unwrap();
+                REGISTRATION.place_key(&uri, &attributes, &secret.iter().copied().collect()).map(|(key, _)| key)
+            };
+            assert_eq!(key(&[("AWS_REGION", "eu-west-1")]), Some("AWS_REGION"), "{endpoint}");
+            let opened = opened("s3://b/m", &[("endpoint", endpoint)], &[("AWS_REGION", "eu-west-1")]).unwrap();
+            assert_eq!(opened.identity, "s3|https://s3.eu-west-1.amazonaws.com|b");
+        }
     }
 
     #[test]

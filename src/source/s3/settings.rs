@@ -41,6 +41,7 @@ impl Settings {
             None => host_and_scheme(credentials)?,
         };
         let endpoint = endpoint.map(|endpoint| parse_endpoint(&endpoint, "https://s3.example:9000")).transpose()?;
+        let endpoint = endpoint.filter(|endpoint| !is_amazon(endpoint));
         let over_tls = endpoint.as_deref().is_none_or(|endpoint| endpoint.starts_with("https://"));
         if over_tls && flag(credentials, "S3_VERIFY_SSL")? == Some(false) {
             return Err(invalid(
@@ -69,6 +70,13 @@ impl Settings {
         let mark = CaCertificates::mark(authorities.as_ref().map(|(_, pem)| pem.expose().as_str()));
         Ok(Self { region, endpoint, virtual_hosted, accelerate, credential, client, mark })
     }
+}
+
+/// Whether an endpoint is Amazon's of all regions, as in KServe's own examples, or none. It answers for buckets of one
+/// region only, under its plain name, and stands for no endpoint at all.
+pub(super) fn is_amazon(endpoint: &str) -> bool {
+    let endpoint = endpoint.trim();
+    endpoint.is_empty() || parse_endpoint(endpoint, "").is_ok_and(|endpoint| endpoint == "https://s3.amazonaws.com")
 }
 
 /// KServe's pair of an endpoint without a scheme and whether to use TLS; a scheme of the endpoint's own comes first.
@@ -152,6 +160,13 @@ mod tests {
             (&[("endpoint", "http://c")], &[("AWS_ENDPOINT_URL", "http://b")], Some("http://c"), false),
             (&[], &[("S3_ENDPOINT", "a"), ("S3_USER_VIRTUAL_BUCKET", "True")], Some("https://a"), true),
             (&[], &[("S3_USER_VIRTUAL_BUCKET", "false")], None, false),
+            (&[], &[("AWS_ENDPOINT_URL", "https://s3.amazonaws.com")], None, true),
+            (&[], &[("S3_ENDPOINT", "S3.amazonaws.com:443"), ("S3_USE_HTTPS", "1")], None, true),
+            (&[], &[("S3_ENDPOINT", "s3.amazonaws.com"), ("S3_USER_VIRTUAL_BUCKET", "0")], None, false),
+            (&[("endpoint", "https://s3.amazonaws.com/")], &[("AWS_ENDPOINT_URL", "http://b")], None, true),
+            (&[], &[("S3_ENDPOINT", "s3.amazonaws.com:444")], Some("https://s3.amazonaws.com:444"), false),
+            (&[], &[("S3_ENDPOINT", "http://s3.amazonaws.com")], Some("http://s3.amazonaws.com"), false),
+            (&[], &[("S3_ENDPOINT", "s3.amazonaws.com.x")], Some("https://s3.amazonaws.com.x"), false),
             (&[("addressingStyle", "virtual")], &[("S3_USER_VIRTUAL_BUCKET", "0")], None, true),
         ] {
             let settings = read(options, secrets).unwrap();
@@ -161,8 +176,11 @@ mod tests {
                 "{secrets:?}"
             );
         }
-        let settings = read(&[], &[("AWS_DEFAULT_REGION", "eu-west-1"), ("S3_USE_ACCELERATE", "yes")]).unwrap();
-        assert!(settings.region == "eu-west-1" && settings.accelerate);
+        for endpoint in [&[][..], &[("AWS_ENDPOINT_URL", "https://s3.amazonaws.com")]] {
+            let secrets = [endpoint, &[("AWS_DEFAULT_REGION", "eu-west-1"), ("S3_USE_ACCELERATE", "yes")]].concat();
+            let settings = read(&[], &secrets).unwrap();
+            assert!(settings.region == "eu-west-1" && settings.accelerate);
+        }
     }
 
     #[test]
