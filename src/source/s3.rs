@@ -26,7 +26,8 @@ const ENDPOINT: Attribute = Attribute {
 const REGION: Attribute = Attribute { name: "region", meaning: "the bucket's region; default us-east-1" };
 const ADDRESSING: Attribute = Attribute {
     name: "addressingStyle",
-    meaning: "\"path\" or \"virtual\"; default: path with an endpoint, virtual without",
+    meaning: "\"path\" or \"virtual\"; default: path with an endpoint, and for a bucket whose name has a dot, an upper-case \
+              letter or an underscore; else virtual",
 };
 
 pub(super) const REGISTRATION: Registration = Registration {
@@ -72,7 +73,7 @@ fn open(uri: &ModelUri, options: &Options, credentials: &Credentials, context: &
     let bucket = object::bucket(uri)?;
     let key = Key::parse(uri, uri.path())?;
     let Settings { region, endpoint, virtual_hosted, accelerate, credential, client, mark } =
-        Settings::read(options, credentials, context)?;
+        Settings::read(bucket, options, credentials, context)?;
 
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)

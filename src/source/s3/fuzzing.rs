@@ -7,7 +7,7 @@ pub(in crate::source) const CHECKS: Checks = &[(b's', settings)];
 
 fn settings(input: &[u8]) -> bool {
     let Some(written) = Written::parse(input) else { return false };
-    match Settings::read(&written.options, &written.credentials, &CONTEXT) {
+    match Settings::read("models", &written.options, &written.credentials, &CONTEXT) {
         Ok(settings) => {
             let endpoint = settings.endpoint.as_deref().unwrap_or("https://s3");
             assert!(endpoint.starts_with("http://") || endpoint.starts_with("https://"), "{endpoint}");

@@ -34,7 +34,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn read(options: &Options, credentials: &Credentials, context: &Context) -> Result<Self> {
+    pub(super) fn read(bucket: &str, options: &Options, credentials: &Credentials, context: &Context) -> Result<Self> {
         let region = setting(options, credentials, REGION, REGION_KEYS);
         let endpoint = match setting(options, credentials, ENDPOINT, &["AWS_ENDPOINT_URL"]) {
             Some(endpoint) => Some(endpoint),
@@ -50,8 +50,9 @@ impl Settings {
                  it to the plugin with --ca-file",
             ));
         }
+        let names_host = endpoint.is_none() && is_host_label(bucket);
         let virtual_hosted = match options.get(ADDRESSING.name).map(String::as_str) {
-            None => flag(credentials, "S3_USER_VIRTUAL_BUCKET")?.unwrap_or(endpoint.is_none()),
+            None => flag(credentials, "S3_USER_VIRTUAL_BUCKET")?.unwrap_or(names_host),
             Some("virtual") => true,
             Some("path") => false,
             Some(other) => {
@@ -59,7 +60,7 @@ impl Settings {
                 return Err(Error::new(ErrorKind::InvalidArgument, text));
             }
         };
-        let accelerate = endpoint.is_none() && flag(credentials, "S3_USE_ACCELERATE")? == Some(true);
+        let accelerate = names_host && flag(credentials, "S3_USE_ACCELERATE")? == Some(true);
         let credential = match flag(credentials, "awsAnonymousCredential")? {
             Some(true) => None,
             _ => static_credentials(credentials)?,
@@ -77,6 +78,13 @@ impl Settings {
 pub(super) fn is_amazon(endpoint: &str) -> bool {
     let endpoint = endpoint.trim();
     endpoint.is_empty() || parse_endpoint(endpoint, "").is_ok_and(|endpoint| endpoint == "https://s3.amazonaws.com")
+}
+
+/// Whether a bucket's name can be a part of its server's name. With another one that would be no host's name, or, with a
+/// dot in it, one that Amazon's certificate does not cover.
+fn is_host_label(bucket: &str) -> bool {
+    let letters = bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    letters && bucket.len() <= 63 && !bucket.starts_with('-') && !bucket.ends_with('-')
 }
 
 /// KServe's pair of an endpoint without a scheme and whether to use TLS; a scheme of the endpoint's own comes first.
@@ -144,8 +152,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(options: &[(&str, &str)], secrets: &[(&str, &str)]) -> Result<Settings> {
+        read_of("models", options, secrets)
+    }
+
+    fn read_of(bucket: &str, options: &[(&str, &str)], secrets: &[(&str, &str)]) -> Result<Settings> {
         let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Settings::read(&options, &secrets.iter().copied().collect(), &CONTEXT)
+        Settings::read(bucket, &options, &secrets.iter().copied().collect(), &CONTEXT)
     }
 
     #[test]
@@ -180,6 +192,23 @@ mod tests {
             let secrets = [endpoint, &[("AWS_DEFAULT_REGION", "eu-west-1"), ("S3_USE_ACCELERATE", "yes")]].concat();
             let settings = read(&[], &secrets).unwrap();
             assert!(settings.region == "eu-west-1" && settings.accelerate);
+        }
+    }
+
+    #[test]
+    fn a_bucket_that_is_no_part_of_a_host_name_has_a_path() {
+        let accelerated = [("S3_USE_ACCELERATE", "1")];
+        for bucket in ["my-models-1", "0models"] {
+            let settings = read_of(bucket, &[], &accelerated).unwrap();
+            assert!(settings.virtual_hosted && settings.accelerate, "{bucket}");
+        }
+        for bucket in ["my.models", "Models", "my_models", "-models", "models-", &"m".repeat(64)] {
+            // Amazon has no faster way to them.
+            let settings = read_of(bucket, &[], &accelerated).unwrap();
+            assert!(!settings.virtual_hosted && !settings.accelerate, "{bucket}");
+            // Who asks for it gets it.
+            assert!(read_of(bucket, &[("addressingStyle", "virtual")], &[]).unwrap().virtual_hosted);
+            assert!(read_of(bucket, &[], &[("S3_USER_VIRTUAL_BUCKET", "1")]).unwrap().virtual_hosted);
         }
     }
 
