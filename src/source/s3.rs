@@ -81,14 +81,17 @@ fn open(uri: &ModelUri, options: &Options, credentials: &Credentials, context: &
         .with_virtual_hosted_style_request(virtual_hosted || accelerate)
         .with_http_connector(Connector::new(client))
         .with_retry(object::retry());
-    let place = endpoint.clone().unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
-    if let Some(endpoint) = &endpoint {
-        let url = if virtual_hosted { with_bucket_host(endpoint, bucket) } else { endpoint.clone() };
-        builder = builder.with_endpoint(url).with_allow_http(endpoint.starts_with("http://"));
-    } else if accelerate {
+    let amazon = settings::amazon_host(&region);
+    let url = match &endpoint {
+        Some(endpoint) if virtual_hosted => with_bucket_host(endpoint, bucket),
+        Some(endpoint) => endpoint.clone(),
         // Another way to the same bucket, whose content it is known by.
-        builder = builder.with_endpoint(format!("https://{bucket}.s3-accelerate.amazonaws.com"));
-    }
+        None if accelerate => format!("https://{bucket}.s3-accelerate.amazonaws.com"),
+        None if virtual_hosted => format!("https://{bucket}.{amazon}"),
+        None => format!("https://{amazon}"),
+    };
+    builder = builder.with_allow_http(url.starts_with("http://")).with_endpoint(url);
+    let place = endpoint.unwrap_or_else(|| format!("https://{amazon}"));
     let anonymous = credential.is_none();
     builder = match credential {
         Some(credential) => builder.with_credentials(Arc::new(StaticCredentialProvider::new(credential))),
@@ -157,6 +160,24 @@ ghF/Aoc0cclQukSR4FbZJ4xLy+BxobEQqCxKWTs2oPVj4lEB
         assert_eq!(amazon.identity, "s3|https://s3.eu-west-1.amazonaws.com|b");
         assert_eq!(own.identity, "s3|http://minio:9000|b");
         assert!(own.key.directory && !amazon.key.directory);
+    }
+
+    #[test]
+    fn the_bucket_is_asked_for_at_amazons_host_for_the_region() {
+        let (china, path) = (("region", "cn-north-1"), ("addressingStyle", "path"));
+        for (uri, options, secret, at) in [
+            ("s3://b/m", &[][..], ("", ""), "https://b.s3.us-east-1.amazonaws.com"),
+            ("s3://b.c/m", &[], ("", ""), "https://s3.us-east-1.amazonaws.com/b.c"),
+            ("s3://b/m", &[path], ("S3_USE_ACCELERATE", "1"), "https://b.s3-accelerate.amazonaws.com"),
+            ("s3://b/m", &[china], ("", ""), "https://b.s3.cn-north-1.amazonaws.com.cn"),
+            ("s3://b/m", &[china, path], ("", ""), "https://s3.cn-north-1.amazonaws.com.cn/b"),
+            ("s3://b/m", &[china], ("S3_USE_ACCELERATE", "1"), "https://b.s3.cn-north-1.amazonaws.com.cn"),
+            ("s3://b/m", &[("endpoint", "http://minio")], ("", ""), "http://minio/b"),
+        ] {
+            let opened = opened(uri, options, &[secret]).unwrap();
+            assert!(format!("{opened:?}").contains(&format!("\"{at}\"")), "{at}: {opened:?}");
+        }
+        assert_eq!(opened("s3://b/m", &[china], &[]).unwrap().identity, "s3|https://s3.cn-north-1.amazonaws.com.cn|b");
     }
 
     #[test]

@@ -60,12 +60,12 @@ impl Settings {
                 return Err(Error::new(ErrorKind::InvalidArgument, text));
             }
         };
-        let accelerate = names_host && flag(credentials, "S3_USE_ACCELERATE")? == Some(true);
+        let region = region.unwrap_or_else(|| "us-east-1".into());
+        let accelerate = names_host && !is_chinese(&region) && flag(credentials, "S3_USE_ACCELERATE")? == Some(true);
         let credential = match flag(credentials, "awsAnonymousCredential")? {
             Some(true) => None,
             _ => static_credentials(credentials)?,
         };
-        let region = region.unwrap_or_else(|| "us-east-1".into());
         let authorities = authorities(credentials);
         let client = client(authorities.as_ref(), context)?;
         let mark = CaCertificates::mark(authorities.as_ref().map(|(_, pem)| pem.expose().as_str()));
@@ -78,6 +78,17 @@ impl Settings {
 pub(super) fn is_amazon(endpoint: &str) -> bool {
     let endpoint = endpoint.trim();
     endpoint.is_empty() || parse_endpoint(endpoint, "").is_ok_and(|endpoint| endpoint == "https://s3.amazonaws.com")
+}
+
+/// Amazon's host for a region. (`object_store` knows no other end of it than `.com`.)
+pub(super) fn amazon_host(region: &str) -> String {
+    let end = if is_chinese(region) { "amazonaws.com.cn" } else { "amazonaws.com" };
+    format!("s3.{region}.{end}")
+}
+
+/// Amazon's regions in China are run apart from its others: they have names of their own, and no transfer acceleration.
+fn is_chinese(region: &str) -> bool {
+    region.starts_with("cn-")
 }
 
 /// Whether a bucket's name can be a part of its server's name. With another one that would be no host's name, or, with a
