@@ -92,14 +92,19 @@ impl ModelRequest {
                 let text = format!("the attribute {REVISION} does not say whose: write @revision into the URIs");
                 return Err(invalid(text));
             }
-            let mut known = false;
+            let mut whose: Option<&str> = None;
             for (part, registration) in &mut parts {
                 if registration.attributes.iter().any(|attribute| attribute.name == key) {
-                    part.options.insert(key.clone(), value.clone());
-                    known = true;
+                    match whose.replace(registration.name) {
+                        // One of them would be asked, and be shown its credentials, where only the other one is.
+                        Some(other) if other != registration.name => {
+                            return Err(ambiguous_attribute(key, other, registration.name));
+                        }
+                        _ => part.options.insert(key.clone(), value.clone()),
+                    };
                 }
             }
-            if !known {
+            if whose.is_none() {
                 return Err(unknown_attribute(key, parts.iter().map(|(_, registration)| *registration)));
             }
         }
@@ -281,6 +286,13 @@ fn unknown_attribute(key: &str, registrations: impl Iterator<Item = &'static Reg
     invalid(format!("unknown attribute \"{shown}\": {advice}"))
 }
 
+fn ambiguous_attribute(key: &str, one: &str, other: &str) -> Error {
+    invalid(format!(
+        "the attribute {key} does not say whose: the sources {one} and {other} both have it; put their models into \
+         volumes of their own, or say it by a key of the Secret that only one of them has"
+    ))
+}
+
 /// Whether `typed` is `name` but for letter case, punctuation, or one letter.
 fn is_misspelt(typed: &str, name: &str) -> bool {
     let plain = |text: &str| -> Vec<char> {
@@ -333,6 +345,27 @@ mod tests {
             assert!(error.to_string().contains(hint), "{attributes:?}: {error}");
         }
         assert!(request(&[("modelUri", "file:///m"), ("allowPatterns", "*.json")]).is_ok());
+    }
+
+    #[cfg(all(feature = "s3", feature = "huggingface"))]
+    #[test]
+    fn an_attribute_is_for_the_models_of_one_source() {
+        let given = |uris: [&str; 2], key| {
+            let list = format!(r#"[{{"uri":"{}"}},{{"uri":"{}","path":"b"}}]"#, uris[0], uris[1]);
+            request(&[("modelUris", &list), (key, "http://minio:9000")])
+        };
+        for uris in [["s3://b/m", "hf://o/m"], ["hf://o/m", "s3://b/m"]] {
+            let error = given(uris, "endpoint").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            for part in ["the attribute endpoint", "s3", "huggingface", "volumes of their own"] {
+                assert!(error.to_string().contains(part), "{error}");
+            }
+            assert!(given(uris, "region").is_ok());
+        }
+        let request = given(["s3://b/m", "s3://b/n"], "endpoint").unwrap();
+        assert!(request.parts.iter().all(|part| part.options.contains_key("endpoint")));
+        let request = given(["s3://b/m", "file:///m"], "endpoint").unwrap();
+        assert!(request.parts[0].options.contains_key("endpoint") && request.parts[1].options.is_empty());
     }
 
     #[test]
