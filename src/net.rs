@@ -26,6 +26,7 @@ pub(crate) mod authorization;
 #[allow(dead_code, reason = "as above")]
 pub(crate) mod body;
 mod ca;
+mod drip;
 #[allow(dead_code, reason = "as above")]
 mod follow;
 
@@ -130,7 +131,7 @@ impl HttpClient {
         Ok(Self::of(client, Arc::clone(&self.policy), authorities))
     }
 
-    /// Sends one request and returns the answer's head, whatever its status.
+    /// Sends one request and returns the answer's head, whatever its status. Its body ends in an error when it drips.
     ///
     /// # Errors
     /// [`ErrorKind::PermissionDenied`] when the policy refuses the host's address, else [`ErrorKind::Unavailable`].
@@ -145,7 +146,8 @@ impl HttpClient {
             self.policy.check_address(request.url().host_str().unwrap_or_default(), address)?;
         }
         let host = origin_text(request.url());
-        self.client.execute(request).await.map_err(|error| network_error(&host, error))
+        let answer = self.client.execute(request).await.map_err(|error| network_error(&host, error))?;
+        Ok(drip::cut(answer))
     }
 }
 
