@@ -1,6 +1,7 @@
 //! Puts right what a crash left behind, before anything else uses the cache.
 
 use std::collections::{BTreeSet, HashSet};
+use std::error::Error as _;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{DirEntryExt, MetadataExt, PermissionsExt};
@@ -17,7 +18,17 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Recovers the cache. Returns the origins of committed content that is yet to be flushed.
 pub(super) fn recover(layout: &Layout) -> Result<Vec<Digest>> {
     let failed = |error| Error::io(format!("can't put the cache at {} right", layout.root().display()), error);
-    empty_trash(layout).map_err(failed)?;
+    // On a disk that takes no more writes, what is mounted from it has to be unmounted all the same. What is tidied away
+    // here is no content that is given to anybody, and may stay.
+    let mut unwritable = None;
+    let mut tidied = |result: Result<()>| match result {
+        Err(error) if is_read_only(&error) => {
+            unwritable.get_or_insert(error);
+            Ok(())
+        }
+        result => result,
+    };
+    tidied(empty_trash(layout).map_err(failed))?;
 
     let boot = fs::read_to_string(BOOT_ID).map_err(failed)?;
     // An unreadable note means that nobody knows: the careful answer is "another".
@@ -27,17 +38,20 @@ pub(super) fn recover(layout: &Layout) -> Result<Vec<Digest>> {
     for entry in fs::read_dir(layout.partials()).map_err(failed)? {
         let partial = entry.map_err(failed)?.path();
         let (Some(origin), Ok(data)) = (named_after(&partial), fs::symlink_metadata(partial.join("data"))) else {
-            layout.discard(&partial)?;
+            tidied(layout.discard(&partial))?;
             continue;
         };
         if data.nlink() > 1 {
             committed.push(origin);
         } else if unpacked::is_done(layout, &partial) {
-            layout.discard(&partial)?;
+            tidied(layout.discard(&partial))?;
         } else if !partial.join("parts").exists() {
             // Fetched in one piece, which can't be resumed.
-            layout.discard(&partial)?;
+            tidied(layout.discard(&partial))?;
         }
+    }
+    if let Some(error) = unwritable {
+        tracing::error!(error = %error.report(), "the cache's disk is read-only, and what an earlier process left stays");
     }
     if !same_boot && !committed.is_empty() {
         tracing::warn!(
@@ -45,6 +59,7 @@ pub(super) fn recover(layout: &Layout) -> Result<Vec<Digest>> {
             "the machine stopped before these were on the disk; they are checked again"
         );
         let partials: Vec<PathBuf> = committed.drain(..).map(|origin| layout.partial(origin)).collect();
+        // Never tolerated: these blobs would be served.
         withdraw(layout, &partials)?;
         for partial in partials.iter().filter(|partial| !partial.join("parts").exists()) {
             layout.discard(partial)?;
@@ -94,6 +109,11 @@ pub(super) fn withdraw(layout: &Layout, partials: &[PathBuf]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn is_read_only(error: &Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::ReadOnlyFilesystem)
 }
 
 fn empty_trash(layout: &Layout) -> io::Result<()> {

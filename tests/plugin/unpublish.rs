@@ -29,8 +29,14 @@ async fn privileged_a_disk_that_takes_no_writes_keeps_no_pod() {
     for pod in [&one, &two] {
         pod.publish(&store.volume("m")).await.unwrap();
     }
+    // What a kill leaves: a download that can't be resumed, and trash.
+    let left = [plugin.cache().join("partial").join("0".repeat(64)).join("data"), plugin.cache().join("trash/x")];
+    for path in &left {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "x").unwrap();
+    }
     make_read_only(&plugin.cache());
-    let unwritable = fs::write(plugin.cache().join("trash/x"), "x").unwrap_err();
+    let unwritable = fs::write(plugin.cache().join("trash/y"), "y").unwrap_err();
     assert_eq!(unwritable.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     one.unpublish().await.unwrap();
     assert!(!one.path().exists());
@@ -42,6 +48,7 @@ async fn privileged_a_disk_that_takes_no_writes_keeps_no_pod() {
     until("the plugin", SOON, async || connect(&plugin.endpoint()).await.ok()).await;
     two.unpublish().await.unwrap();
     assert!(!two.path().exists());
+    assert!(left.iter().all(|path| path.exists()), "the disk was not read-only for the new process");
 }
 
 /// As the kernel does with a file system that is broken, for all who see it here.
