@@ -167,13 +167,20 @@ pub(super) fn assemble(
     };
     let scratch = layout.scratch();
     let failed = |error| Error::io(format!("can't lay out {}", manifest.name()), error);
-    lay_out(layout, &scratch, &contents).map_err(failed)?;
+    let abandoned = |error| {
+        // Every attempt would leave one more until the next start, and a disk that is full is where they fail.
+        if let Err(error) = layout.discard(&scratch) {
+            tracing::warn!(error = %error.report(), "a model that could not be laid out can't be tidied up");
+        }
+        failed(error)
+    };
+    lay_out(layout, &scratch, &contents).map_err(abandoned)?;
     match fs::rename(&scratch, layout.snapshot(manifest.id())) {
         Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
             layout.discard(&scratch)?;
             check(layout, manifest.id())
         }
-        renamed => renamed.map(|()| contents).map_err(failed),
+        renamed => renamed.map(|()| contents).map_err(abandoned),
     }
 }
 
@@ -262,4 +269,39 @@ fn read(directory: &Path) -> Result<Contents> {
     let text = fs::read(&path).map_err(|error| Error::io(format!("can't read {}", path.display()), error))?;
     serde_json::from_slice(&text)
         .map_err(|error| Error::with_source(ErrorKind::Corrupt, format!("{} is damaged", path.display()), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Item, Listing};
+    use crate::select::Selection;
+    use crate::unpack::Archives;
+    use crate::uri::ModelUri;
+
+    #[test]
+    fn a_model_that_can_not_be_laid_out_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::create(root.path()).unwrap();
+        let path = "a/b".to_owned();
+        let item = Item {
+            locator: path.clone(),
+            path,
+            size: Some(3),
+            validator: Some("1".into()),
+            digest: None,
+            unpack: None,
+        };
+        let listing = Listing { store: "s".into(), revision: None, items: vec![item], exact: false };
+        let uri = ModelUri::parse("https://h/m").unwrap();
+        let manifest = Manifest::build(&uri, listing, &Selection::default(), Archives::Auto).unwrap();
+        let Entry { path, origin, .. } = manifest.entries()[0].clone();
+        // Of which there is no blob.
+        let file = StoredFile { path, size: 3, digest: Digest::of("abc"), origin };
+        let error = assemble(&layout, &manifest, vec![file], None).unwrap_err();
+        assert!(error.to_string().contains("can't lay out"), "{error}");
+        for directory in [layout.trash(), layout.snapshots()] {
+            assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "{directory:?}");
+        }
+    }
 }
