@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result, shown};
 
 /// A path below a model's root: relative, of non-empty components, none of them `.` or `..`, without control
-/// characters, and short enough for every Linux file system.
+/// characters, and short enough for every Linux file system. Each component but the last becomes a directory, so there
+/// are not many.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RelPath(Box<str>);
@@ -18,6 +19,8 @@ impl RelPath {
     const MAX_LEN: usize = 3072;
     /// Longest component, in bytes: NAME_MAX of ext4, xfs and btrfs.
     const MAX_COMPONENT: usize = 255;
+    /// Most components. One name of 3 KiB could else stand for 1,500 directories, and a model has 500,000 names.
+    const MAX_COMPONENTS: usize = 64;
 
     /// Checks `path`.
     ///
@@ -38,6 +41,8 @@ impl RelPath {
             "has a component \".\" or \"..\""
         } else if path.split('/').any(|component| component.len() > Self::MAX_COMPONENT) {
             "has a component of more than 255 bytes"
+        } else if path.split('/').count() > Self::MAX_COMPONENTS {
+            "has more than 64 components"
         } else {
             return Ok(Self(path.into()));
         };
@@ -53,7 +58,7 @@ impl RelPath {
     /// The path `inner` below this one.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] when the two together are too long.
+    /// [`ErrorKind::InvalidArgument`] when the two together are too long or too deep.
     pub fn join(&self, inner: &Self) -> Result<Self> {
         Self::parse(&format!("{self}/{inner}"))
     }
@@ -101,6 +106,17 @@ impl fmt::Debug for RelPath {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_path_of_many_components_is_refused() {
+        let deep = |components: usize| RelPath::parse(&vec!["a"; components].join("/"));
+        let deepest = deep(64).unwrap();
+        for refused in [deep(65), deepest.join(&deep(1).unwrap())] {
+            let error = refused.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().ends_with("has more than 64 components"), "{error}");
+        }
+    }
 
     proptest! {
         #[test]

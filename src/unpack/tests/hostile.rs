@@ -47,6 +47,9 @@ fn names_that_lead_out_or_nowhere() {
         &Tar::new().file(&"a".repeat(100), b"").pax(&[("path", &"b".repeat(256))]).file("c", b"").done(),
         "255 bytes",
     );
+    let deep = "d/".repeat(64) + "f";
+    refused(&Tar::new().pax(&[("path", &deep)]).file("c", b"").done(), "64 components");
+    refused(&zip(&[(&deep, b"x")]), "64 components");
     refused(&Tar::new().directory("../up").done(), "a component");
 }
 
