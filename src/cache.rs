@@ -215,8 +215,11 @@ impl Cache {
     pub fn probe(&self) -> Result<()> {
         let probe = self.layout.trash().join("probe");
         let failed = |error| Error::io(format!("the cache at {} can't be written", self.root().display()), error);
-        fs::write(&probe, b"").map_err(failed)?;
-        fs::remove_file(&probe).map_err(failed)
+        // One block: an empty file can be made on a disk that is full.
+        let written = fs::write(&probe, [0; 4096]);
+        // What a failed write leaves would take the last room.
+        let removed = fs::remove_file(&probe);
+        written.and(removed).map_err(failed)
     }
 
     fn remember(&self, id: Digest, contents: Contents) -> Snapshot {

@@ -91,6 +91,9 @@ async fn inner_fills_up_meanwhile() {
     let hog = disk.join("hog");
     // Until nothing goes in any more.
     fs::write(&hog, vec![1; 16 << 20]).unwrap_err();
+    let error = cache.probe().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
+    assert!(!disk.join("cache/trash/probe").exists());
     memory.let_through(10_000);
     let error = transfer.wait().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
@@ -99,6 +102,7 @@ async fn inner_fills_up_meanwhile() {
     assert_snapshot(&cache.snapshot(kept.id()).unwrap(), &small);
 
     fs::remove_file(&hog).unwrap();
+    cache.probe().unwrap();
     let snapshot = transfers.join(manifest, source(&memory)).wait().await.unwrap();
     assert_snapshot(&snapshot, &files);
     let waste = memory.bytes_read() - super::size(&files);
