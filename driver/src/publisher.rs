@@ -189,19 +189,25 @@ impl Publisher {
             return Err(status(&unpublished_meanwhile()));
         }
         let target = self.mounter.target(&volume.target)?;
-        match target.mounted()? {
-            Some(mount) if self.shows(&mount, snapshot.id())? => {}
+        let was_there = match target.mounted()? {
+            Some(mount) if self.shows(&mount, snapshot.id())? => true,
             Some(_) => return Err(MountError::AlreadyMounted { path: volume.target.clone() }.into()),
-            None => target.mount_read_only(&snapshot.tree(), volume.options)?,
-        }
+            None => {
+                target.mount_read_only(&snapshot.tree(), volume.options)?;
+                false
+            }
+        };
         let held = leases.update(&volume.id, &volume.target, |lease| {
             lease.snapshot = Some(snapshot.id());
             lease.bytes = snapshot.bytes();
             lease.files = snapshot.files().len() as u64;
         });
         if let Err(error) = held {
-            // Without a lease the model could be evicted under the pod.
-            target.unmount_and_remove()?;
+            // Without a lease the model could be evicted under the pod. An earlier call's mount has one that names the
+            // model already, and a pod may be reading from it.
+            if !was_there {
+                target.unmount_and_remove()?;
+            }
             return Err(status(&error));
         }
         tracing::info!(volume = %volume.id, uri = %volume.request.name(), snapshot = %snapshot.id(), "published");
@@ -224,12 +230,16 @@ impl Publisher {
     fn drop_unmounted(&self, (volume_id, target): &Key, arguments: Digest) {
         let leases = self.workshop.cache.leases();
         let Some(lease) = leases.get(volume_id, target).filter(|lease| lease.arguments == arguments) else { return };
-        let unmounted = || match self.mounter.target(target).and_then(|target| target.mounted()) {
-            Ok(mount) => mount.is_none(),
+        let mounted = match self.mounter.target(target).and_then(|target| target.mounted()) {
+            Ok(None) => false,
+            // One that was never told what it holds may stand for an earlier call's mount, but not for somebody else's.
+            Ok(Some(mount)) => {
+                lease.files > 0 || lease.snapshot.is_some_and(|id| self.shows(&mount, id).unwrap_or(true))
+            }
             // Not a place for a mount, so none is there. Otherwise nobody knows, and the model is kept.
-            Err(error) => !matches!(error, MountError::Io { .. }),
+            Err(error) => lease.files > 0 && matches!(error, MountError::Io { .. }),
         };
-        if lease.files == 0 || unmounted() {
+        if !mounted {
             leases.remove(volume_id, target);
         }
     }

@@ -179,6 +179,14 @@ async fn privileged_a_lease_that_was_not_told_what_it_holds_is() {
     fs::write(&lease, noted.to_string()).unwrap();
     plugin.restart().await;
     assert!(pod.stats().await.is_err());
+    // While it can't be told, nothing is taken from the pod: neither the mount nor the lease.
+    let in_the_way = lease.with_extension("new");
+    fs::create_dir(&in_the_way).unwrap();
+    let status = pod.publish(&store.volume("m")).await.unwrap_err();
+    assert!(status.message().contains("can't write the lease"), "{status:?}");
+    assert!(lease.exists());
+    assert_eq!(pod.files(), files);
+    fs::remove_dir(&in_the_way).unwrap();
     pod.publish(&store.volume("m")).await.unwrap();
     assert_eq!(pod.stats().await.unwrap(), usage);
 }
