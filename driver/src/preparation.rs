@@ -34,7 +34,8 @@ pub struct Workshop {
 pub struct Preparation {
     request: ModelRequest,
     arguments: Digest,
-    credentials: Mutex<Credentials>,
+    /// The last that the source has accepted or refused. Locked while newer ones are tried.
+    credentials: Arc<tokio::sync::Mutex<Credentials>>,
     stage: Arc<Mutex<Stage>>,
     outcome: watch::Receiver<Option<Result<Snapshot, Error>>>,
     task: AbortHandle,
@@ -69,7 +70,7 @@ impl Preparation {
             }
         };
         let task = workshop.runtime.spawn(work).abort_handle();
-        let credentials = Mutex::new(credentials);
+        let credentials = Arc::new(tokio::sync::Mutex::new(credentials));
         Self { request, arguments, credentials, stage, outcome, task, workshop: workshop.clone() }
     }
 
@@ -95,9 +96,9 @@ impl Preparation {
     }
 
     /// Takes newer credentials of the same volume: tokens expire while large models are fetched. They are tried before
-    /// they are used, since the download may be shared.
+    /// they are used, since the download may be shared; and tried again by the next call if the source gave no answer.
     pub fn renew(&self, newest: &Credentials) {
-        let mut known = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(mut known) = Arc::clone(&self.credentials).try_lock_owned() else { return };
         if *known == *newest {
             return;
         }
@@ -105,14 +106,18 @@ impl Preparation {
         let Stage::Fetching { transfer, witnesses } = &*stage else { return };
         let (transfer, witnesses) = (Arc::downgrade(transfer), Arc::clone(witnesses));
         let opened = self.request.open(newest, &self.workshop.context);
-        known.clone_from(newest);
+        let newest = newest.clone();
         self.workshop.runtime.spawn(async move {
             let renewed = async {
                 let model = opened?;
                 model.authorize(&witnesses).await?;
                 Ok::<_, Error>(model)
             };
-            match (renewed.await, transfer.upgrade()) {
+            let renewed = renewed.await;
+            if renewed.as_ref().err().is_none_or(|error| is_refusal(error.kind())) {
+                *known = newest;
+            }
+            match (renewed, transfer.upgrade()) {
                 (Ok(model), Some(transfer)) => transfer.renew(model),
                 (Err(error), _) => tracing::warn!(error = %error.report(), "newer credentials are not accepted"),
                 (Ok(_), None) => {}
@@ -152,6 +157,11 @@ impl Preparation {
             }
         }
     }
+}
+
+/// Whether the same credentials would be refused again.
+fn is_refusal(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unauthenticated | ErrorKind::PermissionDenied | ErrorKind::InvalidArgument)
 }
 
 impl Drop for Preparation {

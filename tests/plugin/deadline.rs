@@ -1,12 +1,16 @@
 //! A download that takes longer than kubelet waits.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use modelmount_test_support::Pattern;
+use modelmount_test_support::script::{Response, ScriptedServer};
 use modelmount_test_support::wait::eventually;
 use tonic::Code;
 
 use crate::harness::{Plugin, SOON};
+use crate::pod::Volume;
 use crate::store::Store;
 
 const SIZE: u64 = 16 << 20;
@@ -68,4 +72,42 @@ async fn privileged_a_caller_that_goes_away_stops_nothing() {
     pod.publish(&volume).await.unwrap();
     assert!(store.proxy.received() < SIZE + (512 << 10));
     assert_eq!(pod.stats().await.unwrap(), (SIZE, 1));
+}
+
+#[tokio::test]
+async fn privileged_newer_credentials_are_tried_again_after_the_source_was_down() {
+    let down = Arc::new(AtomicBool::new(true));
+    let script_down = Arc::clone(&down);
+    let server = ScriptedServer::start(move |request| {
+        let is_new = request.header("authorization") == Some("Bearer new");
+        match request.range() {
+            _ if is_new && script_down.load(Ordering::SeqCst) => Response::new(503),
+            // The question whether it may be read, and the download, which never ends.
+            Some((0, 0)) => Response::content(request, &[1; 1000]),
+            _ => Response::content(request, &[1; 1000]).hang_after(10),
+        }
+    })
+    .await;
+    let asked = |token: &str| {
+        let requests = server.requests();
+        requests.iter().filter(|request| request.header("authorization") == Some(token)).count()
+    };
+    let plugin = Plugin::start(&[]).await;
+    let pod = plugin.pod("a");
+    let publish = async |token| {
+        let volume = Volume::of(&format!("{}/model.bin", server.url())).secret("token", token);
+        let status = pod.publish_within(&volume, DEADLINE / 6).await.unwrap_err();
+        assert_eq!(status.code(), Code::Aborted, "{status:?}");
+    };
+    publish("old").await;
+    let downloading = || server.requests().iter().any(|request| request.range() != Some((0, 0)));
+    eventually("the download", SOON, downloading).await;
+    publish("new").await;
+    eventually("the refusal", SOON, || plugin.log().contains("newer credentials are not accepted")).await;
+    let before = asked("Bearer new");
+    down.store(false, Ordering::SeqCst);
+    publish("new").await;
+    eventually("another try", SOON, || asked("Bearer new") > before).await;
+    pod.unpublish().await.unwrap();
+    plugin.assert_nothing_left("at the end");
 }
