@@ -72,26 +72,19 @@ const DIALECT: Dialect = Dialect {
 fn open(uri: &ModelUri, options: &Options, credentials: &Credentials, context: &Context) -> Result<Objects> {
     let bucket = object::bucket(uri)?;
     let key = Key::parse(uri, uri.path())?;
-    let Settings { region, endpoint, virtual_hosted, accelerate, credential, client, mark } =
-        Settings::read(bucket, options, credentials, context)?;
+    let settings = Settings::read(bucket, options, credentials, context)?;
+    let url = url(&settings, bucket);
+    let Settings { region, endpoint, virtual_hosted, accelerate, credential, client, mark } = settings;
 
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_region(&region)
         .with_virtual_hosted_style_request(virtual_hosted || accelerate)
+        .with_allow_http(url.starts_with("http://"))
+        .with_endpoint(url)
         .with_http_connector(Connector::new(client))
         .with_retry(object::retry());
-    let amazon = settings::amazon_host(&region);
-    let url = match &endpoint {
-        Some(endpoint) if virtual_hosted => with_bucket_host(endpoint, bucket),
-        Some(endpoint) => endpoint.clone(),
-        // Another way to the same bucket, whose content it is known by.
-        None if accelerate => format!("https://{bucket}.s3-accelerate.amazonaws.com"),
-        None if virtual_hosted => format!("https://{bucket}.{amazon}"),
-        None => format!("https://{amazon}"),
-    };
-    builder = builder.with_allow_http(url.starts_with("http://")).with_endpoint(url);
-    let place = endpoint.unwrap_or_else(|| format!("https://{amazon}"));
+    let place = endpoint.unwrap_or_else(|| format!("https://{}", settings::amazon_host(&region)));
     let anonymous = credential.is_none();
     builder = match credential {
         Some(credential) => builder.with_credentials(Arc::new(StaticCredentialProvider::new(credential))),
@@ -103,6 +96,19 @@ fn open(uri: &ModelUri, options: &Options, credentials: &Credentials, context: &
     let identity = format!("s3|{place}|{bucket}{mark}");
     let failures = Failures { uri: uri.clone(), container: bucket.to_owned(), place, anonymous, dialect: &DIALECT };
     Ok(Objects { store: Box::new(store), failures, identity, key })
+}
+
+/// Whom to ask; with the bucket in the host's name if that is where it belongs.
+fn url(settings: &Settings, bucket: &str) -> String {
+    let amazon = settings::amazon_host(&settings.region);
+    match &settings.endpoint {
+        Some(endpoint) if settings.virtual_hosted => with_bucket_host(endpoint, bucket),
+        Some(endpoint) => endpoint.clone(),
+        // Another way to the same bucket, whose content it is known by.
+        None if settings.accelerate => format!("https://{bucket}.s3-accelerate.amazonaws.com"),
+        None if settings.virtual_hosted => format!("https://{bucket}.{amazon}"),
+        None => format!("https://{amazon}"),
+    }
 }
 
 /// `object_store` wants the bucket inside a virtual-hosted endpoint.
@@ -165,17 +171,21 @@ ghF/Aoc0cclQukSR4FbZJ4xLy+BxobEQqCxKWTs2oPVj4lEB
     #[test]
     fn the_bucket_is_asked_for_at_amazons_host_for_the_region() {
         let (china, path) = (("region", "cn-north-1"), ("addressingStyle", "path"));
-        for (uri, options, secret, at) in [
-            ("s3://b/m", &[][..], ("", ""), "https://b.s3.us-east-1.amazonaws.com"),
-            ("s3://b.c/m", &[], ("", ""), "https://s3.us-east-1.amazonaws.com/b.c"),
-            ("s3://b/m", &[path], ("S3_USE_ACCELERATE", "1"), "https://b.s3-accelerate.amazonaws.com"),
-            ("s3://b/m", &[china], ("", ""), "https://b.s3.cn-north-1.amazonaws.com.cn"),
-            ("s3://b/m", &[china, path], ("", ""), "https://s3.cn-north-1.amazonaws.com.cn/b"),
-            ("s3://b/m", &[china], ("S3_USE_ACCELERATE", "1"), "https://b.s3.cn-north-1.amazonaws.com.cn"),
-            ("s3://b/m", &[("endpoint", "http://minio")], ("", ""), "http://minio/b"),
+        let accelerated = [("S3_USE_ACCELERATE", "1")];
+        for (bucket, options, secrets, expected) in [
+            ("b", &[][..], &[][..], "https://b.s3.us-east-1.amazonaws.com"),
+            ("b.c", &[], &[], "https://s3.us-east-1.amazonaws.com"),
+            ("b", &[path], &accelerated, "https://b.s3-accelerate.amazonaws.com"),
+            ("b", &[china], &[], "https://b.s3.cn-north-1.amazonaws.com.cn"),
+            ("b", &[china, path], &[], "https://s3.cn-north-1.amazonaws.com.cn"),
+            ("b", &[china], &accelerated, "https://b.s3.cn-north-1.amazonaws.com.cn"),
+            ("b", &[("endpoint", "http://minio"), china], &[], "http://minio"),
+            ("b", &[("endpoint", "http://minio"), ("addressingStyle", "virtual")], &[], "http://b.minio"),
         ] {
-            let opened = opened(uri, options, &[secret]).unwrap();
-            assert!(format!("{opened:?}").contains(&format!("\"{at}\"")), "{at}: {opened:?}");
+            let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let context = &Context::new(Policy::default()).unwrap();
+            let settings = Settings::read(bucket, &options, &secrets.iter().copied().collect(), context).unwrap();
+            assert_eq!(url(&settings, bucket), expected);
         }
         assert_eq!(opened("s3://b/m", &[china], &[]).unwrap().identity, "s3|https://s3.cn-north-1.amazonaws.com.cn|b");
     }
