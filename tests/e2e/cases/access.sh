@@ -56,6 +56,8 @@ case_startup_taint() {
 	kubectl --namespace "$RELEASE_NAMESPACE" delete pod "$(plugin)" --wait
 	until_true 60 "the taint's removal" taints_are example.com/other
 	kubectl taint node "$NODE_NAME" example.com/other-
+	# The taint has sent away the controller as well.
+	kubectl --namespace "$RELEASE_NAMESPACE" rollout status deployment --timeout 60s
 	lacks forbidden logs_of_release
 }
 
