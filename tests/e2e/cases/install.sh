@@ -6,9 +6,11 @@ case_install_defaults() {
 	until_true 30 "the driver in CSINode" registered
 	[[ $(kubectl get csidriver csi.modelmount.io --output jsonpath='{.spec.volumeLifecycleModes}') == '["Persistent","Ephemeral"]' ]]
 	# The default values run both components, and nothing has restarted.
-	running_pods | tee /dev/stderr | awk '{ for (i = 2; i <= NF; i++) restarts += $i } END { exit restarts > 0 }'
-	[[ $(running_pods | grep -c -- -node-) == 1 ]]
-	[[ $(running_pods | grep -c -- -controller-) == 2 ]]
+	running_pods >"$WORK/pods"
+	cat "$WORK/pods"
+	awk '{ for (i = 2; i <= NF; i++) restarts += $i } END { exit restarts > 0 }' "$WORK/pods"
+	[[ $(grep -c -- -node- "$WORK/pods") == 1 ]]
+	[[ $(grep -c -- -controller- "$WORK/pods") == 2 ]]
 }
 
 # Whether kubelet knows the driver: it then is in the node's CSINode.
