@@ -32,6 +32,10 @@ pub(super) fn commit(layout: &Layout, origin: Digest, digest: Digest, size: u64)
     let (partial, blob) = (layout.partial(origin), layout.blob(digest));
     let data = partial.join("data");
     let link = || {
+        let written = fs::symlink_metadata(&data)?.len();
+        if written != size {
+            return Err(io::Error::other(format!("{} has {written} bytes, and {size} were verified", data.display())));
+        }
         fs::set_permissions(&data, Permissions::from_mode(0o444))?;
         make_parent(&blob)?;
         // Before the blob: a link without its blob means nothing, but a blob that nobody knows by its origin would be
@@ -80,4 +84,25 @@ pub(super) fn make_parent(path: &Path) -> io::Result<()> {
 /// Whether two paths are the same file.
 pub(super) fn same_file(a: &fs::Metadata, b: &fs::Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_download_that_is_not_as_long_as_what_was_verified_becomes_no_blob() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::create(root.path()).unwrap();
+        let (origin, digest) = (Digest::of("origin"), Digest::of("content"));
+        fs::create_dir(layout.partial(origin)).unwrap();
+        fs::write(layout.partial(origin).join("data"), "conte").unwrap();
+        let error = commit(&layout, origin, digest, 7).unwrap_err();
+        assert!(error.report().contains("has 5 bytes, and 7 were verified"), "{error:?}");
+        assert_eq!((known(&layout, origin, None), layout.blob(digest).exists()), (None, false));
+
+        fs::write(layout.partial(origin).join("data"), "content").unwrap();
+        commit(&layout, origin, digest, 7).unwrap();
+        assert_eq!(known(&layout, origin, Some(7)), Some((digest, 7)));
+    }
 }

@@ -159,8 +159,9 @@ struct CacheSink {
 
 impl Sink for CacheSink {
     async fn claim(&self, entry: &Entry) -> Claim {
-        let guard = self.files.lock(entry.origin).await;
-        Claim { guard: Arc::new(guard), have: have(&self.cache, entry) }
+        let file = self.files.lock(entry.origin).await;
+        // With the cache, which stays locked until nothing touches the download any more: the next process has other locks.
+        Claim { guard: Arc::new((file, Arc::clone(&self.cache))), have: have(&self.cache, entry) }
     }
 
     fn directory(&self, key: Digest) -> PathBuf {

@@ -3,15 +3,18 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use modelmount::cache::{KeepFree, Lease};
-use modelmount::{Cache, Digest, ErrorKind};
+use modelmount::{Cache, Digest, ErrorKind, Transfers};
 use modelmount_test_support::model;
-use modelmount_test_support::{Process, eventually};
+use modelmount_test_support::{Pattern, Process, eventually};
+use tokio::runtime::{Builder, Handle};
 
 use crate::memory::{Memory, source};
-use crate::node::{Node, SOON, assert_snapshot, limits};
+use crate::node::{Node, PART, SOON, assert_snapshot, limits};
 
 const INNER: &str = "MODELMOUNT_HOLD_CACHE";
 
@@ -35,6 +38,38 @@ fn one_at_a_time() {
     cache.probe().unwrap();
     drop(cache);
     open(&root).unwrap();
+}
+
+/// Work of a download that was given up would meet that of whoever opens the cache next.
+#[test]
+fn nobody_has_it_before_work_that_was_given_up_has_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("cache");
+    // All of it happens in turns, on this thread and on one other, which is kept busy.
+    let runtime = Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (release, busy) = channel::<()>();
+        let keeping_busy = tokio::task::spawn_blocking(move || busy.recv().is_err());
+        let memory = Memory::new(&[("large".to_owned(), Pattern::new(1).bytes(0, 2 * PART as usize))].into());
+        let cache = Arc::new(open(&root).unwrap());
+        let transfers = Transfers::new(Arc::clone(&cache), limits(1), Handle::current());
+        let transfer = transfers.join(memory.manifest().await, source(&memory));
+        turns().await;
+        drop((transfer, transfers, cache));
+        turns().await;
+        assert_taken(&root);
+
+        drop(release);
+        assert!(keeping_busy.await.unwrap());
+        eventually("the cache to be nobody's", SOON, || open(&root).is_ok()).await;
+    });
+}
+
+/// Until every task waits for something else than its turn.
+async fn turns() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Another process has it, until it is killed.
