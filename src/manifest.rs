@@ -4,8 +4,8 @@
 //! is safe to lay out in a directory: selected, sorted, each path relative and free of tricks, no file in the way of
 //! another. No I/O; and all of it is pure but that a file without a version is another one in each manifest.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest as _, Sha256};
@@ -15,14 +15,14 @@ use crate::select::Selection;
 use crate::unpack::{Archives, Kind, Unpack};
 use crate::uri::ModelUri;
 
+mod count;
 mod digest;
 mod path;
 
+pub use count::MAX_ENTRIES;
+pub(crate) use count::{Count, TOO_MANY};
 pub use digest::Digest;
 pub use path::RelPath;
-
-/// Most files that one model may have. A bound on memory (about 300 bytes each), not a recommendation.
-pub const MAX_ENTRIES: usize = 500_000;
 
 /// One file as a source lists it.
 #[derive(Clone, Debug)]
@@ -86,12 +86,12 @@ impl Entry {
     }
 }
 
-/// A model, pinned: which files, and which version of each.
+/// A model, pinned: which files, and which version of each. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     name: String,
     revision: Option<String>,
-    entries: Vec<Entry>,
+    entries: Arc<Vec<Arc<Entry>>>,
     id: Digest,
 }
 
@@ -101,14 +101,14 @@ impl Manifest {
     /// # Errors
     /// [`ErrorKind::NotFound`] when nothing is listed or selected; [`ErrorKind::FailedPrecondition`] when a selected
     /// name can't be a file name or stands in the way of another; [`ErrorKind::ResourceExhausted`] for more than
-    /// [`MAX_ENTRIES`] files.
+    /// [`MAX_ENTRIES`] files, or names that are too long together.
     pub fn build(uri: &ModelUri, listing: Listing, selection: &Selection, archives: Archives) -> Result<Self> {
         let Listing { store, revision, items, exact } = listing;
         if items.is_empty() {
             return Err(Error::new(ErrorKind::NotFound, format!("{uri} has no files: check the path in the URI")));
         }
         let listed = items.len();
-        let mut entries = Vec::new();
+        let (mut entries, mut count) = (Vec::new(), Count::default());
         for item in items {
             // What stands for other files is selected from, and not selected.
             if item.unpack.is_none() && !exact && !selection.selects(&item.path) {
@@ -121,13 +121,13 @@ impl Manifest {
                     error,
                 )
             })?;
+            if !count.add(path.as_str()) {
+                return Err(too_many(uri));
+            }
             let origin = origin(&store, &item);
             let Item { size, locator, validator, digest, unpack, .. } = item;
             let unpack = unpack.map(|unpack| Unpack { selection: selection.clone(), ..unpack });
-            entries.push(Entry { path, size, locator, validator, digest, origin, unpack, part: 0 });
-            if entries.len() > MAX_ENTRIES {
-                return Err(too_many(uri.to_string()));
-            }
+            entries.push(Arc::new(Entry { path, size, locator, validator, digest, origin, unpack, part: 0 }));
         }
         if entries.is_empty() {
             return Err(Error::new(
@@ -141,6 +141,7 @@ impl Manifest {
         if let [only] = entries.as_mut_slice()
             && only.unpack.is_none()
         {
+            let only = Arc::make_mut(only);
             only.unpack = archives.unpack(&only.path).filter(|unpack| exact || unpack.kind == Kind::Archive);
         }
         Self::new(uri.to_string(), revision, entries)
@@ -152,17 +153,21 @@ impl Manifest {
     /// # Errors
     /// As [`Self::build`], when files of two models are in each other's way.
     pub fn join(models: Vec<(Option<RelPath>, Self)>) -> Result<Self> {
-        let mut entries = Vec::new();
+        let (mut entries, mut count) = (Vec::new(), Count::default());
         let (mut names, mut revisions) = (Vec::new(), Vec::new());
         let several = models.len() > 1;
         for (part, (below, model)) in models.into_iter().enumerate() {
-            for mut entry in model.entries {
+            for mut shared in Arc::unwrap_or_clone(model.entries) {
+                let entry = Arc::make_mut(&mut shared);
                 if let Some(below) = &below {
                     entry.path = below.join(&entry.path).map_err(|error| error.within(&model.name))?;
-                    entry.unpack = entry.unpack.map(|unpack| unpack.moved(below)).transpose()?;
+                    entry.unpack = entry.unpack.take().map(|unpack| unpack.moved(below)).transpose()?;
                 }
                 entry.part = part;
-                entries.push(entry);
+                if !count.add(entry.path.as_str()) {
+                    return Err(too_many(&model.name));
+                }
+                entries.push(shared);
             }
             revisions.extend(model.revision.map(|revision| match several {
                 true => format!("{} {revision}", model.name),
@@ -170,31 +175,27 @@ impl Manifest {
             }));
             names.push(model.name);
         }
-        let name = names.join(", ");
-        if entries.len() > MAX_ENTRIES {
-            return Err(too_many(name));
-        }
-        Self::new(name, (!revisions.is_empty()).then(|| revisions.join(", ")), entries)
+        Self::new(names.join(", "), (!revisions.is_empty()).then(|| revisions.join(", ")), entries)
     }
 
     /// Sorts the files and checks that they can lie in one directory tree.
-    fn new(name: String, revision: Option<String>, entries: Vec<Entry>) -> Result<Self> {
-        let mut sorted = BTreeMap::new();
-        for entry in entries {
-            if let Some(entry) = sorted.insert(entry.path.clone(), entry) {
-                return Err(conflict(&name, entry.path.as_str(), "is there twice"));
-            }
+    fn new(name: String, revision: Option<String>, mut entries: Vec<Arc<Entry>>) -> Result<Self> {
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        if let Some(twice) = entries.windows(2).find(|pair| pair[0].path == pair[1].path) {
+            return Err(conflict(&name, twice[0].path.as_str(), "is there twice"));
         }
-        let is_file = |path: &str| sorted.get(path).is_some_and(|entry: &Entry| entry.unpack.is_none());
-        for path in sorted.keys() {
+        let is_file = |path: &str| {
+            let found = entries.binary_search_by(|entry| entry.path.as_str().cmp(path));
+            found.is_ok_and(|at| entries[at].unpack.is_none())
+        };
+        for Entry { path, .. } in entries.iter().map(|entry| &**entry) {
             if let Some(file) = path.ancestors().find(|ancestor| is_file(ancestor)) {
                 return Err(conflict(&name, file, &format!("is a file and also the directory of \"{path}\"")));
             }
         }
-        let entries: Vec<Entry> = sorted.into_values().collect();
         let how = |entry: &Entry| entry.unpack.as_ref().map(Unpack::canonical);
         let id = identity(entries.iter().map(|entry| (&entry.path, entry.origin, how(entry))));
-        Ok(Self { name, revision, entries, id })
+        Ok(Self { name, revision, entries: Arc::new(entries), id })
     }
 
     /// What to call it: the URI that it was resolved from, as it may be shown; of several, all.
@@ -208,7 +209,7 @@ impl Manifest {
     }
 
     /// The files, sorted by path; never empty.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[Arc<Entry>] {
         &self.entries
     }
 
@@ -223,7 +224,7 @@ impl Manifest {
     /// Whether every file does ([`Entry::tells_versions`]). Else nothing of it is found again, and no volume can be pinned
     /// to it.
     pub fn tells_versions(&self) -> bool {
-        self.entries.iter().all(Entry::tells_versions)
+        self.entries.iter().all(|entry| entry.tells_versions())
     }
 
     /// Sum of all known sizes, in bytes.
@@ -272,11 +273,10 @@ pub(crate) fn identity<'a>(files: impl IntoIterator<Item = (&'a RelPath, Digest,
     Digest::from_hasher(hasher)
 }
 
-fn too_many(name: String) -> Error {
-    Error::new(
-        ErrorKind::ResourceExhausted,
-        format!("{name} has more than {MAX_ENTRIES} files: name a path further down, or use allowPatterns"),
-    )
+/// `model`: which one, or the one whose files were too many among those of a volume.
+fn too_many(model: impl std::fmt::Display) -> Error {
+    let text = format!("{model} {TOO_MANY}: name a path further down, or use allowPatterns");
+    Error::new(ErrorKind::ResourceExhausted, text)
 }
 
 fn conflict(name: &str, path: &str, problem: &str) -> Error {

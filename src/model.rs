@@ -193,8 +193,8 @@ impl Model {
 
     /// The files of `manifest` that [`Self::authorize`] has to be asked about, before somebody is given them from a cache:
     /// all of them; of a source that gives rights to the model as a whole, the largest.
-    pub fn witnesses(&self, manifest: &Manifest) -> Vec<Entry> {
-        let is_whole = |entry: &&Entry| self.source(entry).is_ok_and(|source| source.rights() == Rights::Model);
+    pub fn witnesses(&self, manifest: &Manifest) -> Vec<Arc<Entry>> {
+        let is_whole = |entry: &&Arc<Entry>| self.source(entry).is_ok_and(|source| source.rights() == Rights::Model);
         let (whole, mut witnesses): (Vec<_>, Vec<_>) = manifest.entries().iter().partition(is_whole);
         let mut largest = BTreeMap::new();
         for entry in whole {
@@ -211,7 +211,7 @@ impl Model {
     ///
     /// # Errors
     /// As [`Source::authorize`].
-    pub async fn authorize(&self, witnesses: &[Entry]) -> Result<()> {
+    pub async fn authorize(&self, witnesses: &[Arc<Entry>]) -> Result<()> {
         let questions = stream::iter(witnesses).map(Ok);
         questions
             .try_for_each_concurrent(QUESTIONS, |entry| async move { self.source(entry)?.authorize(entry).await })

@@ -5,14 +5,19 @@
 //! Beyond `fnmatch`: a pattern that ends in `/` means everything below (as in `huggingface_hub`), `**/x` also matches
 //! `x` at the root, and an unclosed `[` is an error instead of silently matching nothing.
 
+use std::sync::Arc;
+
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// A set of files: those that an allow pattern matches (all, if there is none) less those that an ignore pattern
-/// matches.
+/// matches. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Selection {
+pub struct Selection(Arc<Patterns>);
+
+#[derive(Debug, Default)]
+struct Patterns {
     allow: Option<GlobSet>,
     ignore: GlobSet,
     /// Both lists as they were written: what is different here may select differently.
@@ -28,17 +33,19 @@ impl Selection {
         let text = if allow.or(ignore).is_some() { format!("{allow:?} {ignore:?}") } else { String::new() };
         let allow = allow.map(|text| patterns("allowPatterns", text)).transpose()?;
         let ignore = ignore.map(|text| patterns("ignorePatterns", text)).transpose()?;
-        Ok(Self { allow: allow.filter(|set| !set.is_empty()), ignore: ignore.unwrap_or_default(), text })
+        let allow = allow.filter(|set| !set.is_empty());
+        Ok(Self(Arc::new(Patterns { allow, ignore: ignore.unwrap_or_default(), text })))
     }
 
     /// A text that is the same for equal patterns only; empty when there are none.
     pub fn canonical(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// Whether the file at this path is wanted.
     pub fn selects(&self, path: &str) -> bool {
-        self.allow.as_ref().is_none_or(|allow| allow.is_match(path)) && !self.ignore.is_match(path)
+        let Patterns { allow, ignore, .. } = &*self.0;
+        allow.as_ref().is_none_or(|allow| allow.is_match(path)) && !ignore.is_match(path)
     }
 }
 

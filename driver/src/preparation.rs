@@ -45,7 +45,7 @@ pub struct Preparation {
 #[derive(Debug)]
 enum Stage {
     Resolving,
-    Fetching { transfer: Arc<Transfer>, witnesses: Arc<[Entry]> },
+    Fetching { transfer: Arc<Transfer>, witnesses: Arc<[Arc<Entry>]> },
 }
 
 impl Preparation {
@@ -201,7 +201,7 @@ async fn attempt(
     let manifest = request.resolve(model).await?;
     // That the model can be listed does not say that these credentials may read it. The question is put for every
     // volume, also for a model that is in the cache already or is being fetched for another volume.
-    let witnesses: Arc<[Entry]> = model.witnesses(&manifest).into();
+    let witnesses: Arc<[Arc<Entry>]> = model.witnesses(&manifest).into();
     model.authorize(&witnesses).await?;
     resolved(manifest.id())?;
     let snapshot = match workshop.cache.snapshot(manifest.id()) {

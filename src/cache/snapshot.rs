@@ -149,7 +149,7 @@ pub(super) fn assemble(
 ) -> Result<Contents> {
     files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     let entries = manifest.entries();
-    let part = |entry: &Entry| {
+    let part = |entry: &Arc<Entry>| {
         let unpack = entry.unpack.as_ref().map(Unpack::canonical);
         Part { path: entry.path.clone(), origin: entry.origin, unpack }
     };
@@ -295,7 +295,7 @@ mod tests {
         let listing = Listing { store: "s".into(), revision: None, items: vec![item], exact: false };
         let uri = ModelUri::parse("https://h/m").unwrap();
         let manifest = Manifest::build(&uri, listing, &Selection::default(), Archives::Auto).unwrap();
-        let Entry { path, origin, .. } = manifest.entries()[0].clone();
+        let Entry { path, origin, .. } = Entry::clone(&manifest.entries()[0]);
         // Of which there is no blob.
         let file = StoredFile { path, size: 3, digest: Digest::of("abc"), origin };
         let error = assemble(&layout, &manifest, vec![file], None).unwrap_err();

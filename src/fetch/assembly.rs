@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::job::{Arrival, Arrived};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Digest, Entry, MAX_ENTRIES, Manifest, RelPath};
+use crate::manifest::{Count, Digest, Entry, Manifest, RelPath, TOO_MANY};
 use crate::unpack::{Kind, Member, Unpack, Unpacked, stack};
 
 type NumberedLayer<'a> = (u32, &'a Unpacked<Member>);
@@ -14,7 +14,7 @@ type NumberedLayer<'a> = (u32, &'a Unpacked<Member>);
 /// # Errors
 /// [`ErrorKind::NotFound`] when there is none; [`ErrorKind::FailedPrecondition`] when two are in each other's way.
 pub(super) fn assemble(manifest: &Manifest, arrived: &[Arrived]) -> Result<BTreeMap<RelPath, Member>> {
-    let mut tree = Tree { name: manifest.name(), files: BTreeMap::new() };
+    let mut tree = Tree { name: manifest.name(), files: BTreeMap::new(), count: Count::default() };
     // Layers, which lie over one another, by the model and the directory that they make.
     let mut layers: BTreeMap<(usize, Option<&RelPath>), Vec<NumberedLayer<'_>>> = BTreeMap::new();
     for Arrived { entry, arrival } in arrived {
@@ -54,6 +54,7 @@ pub(super) fn archive(arrived: &[Arrived]) -> Option<Digest> {
 struct Tree<'a> {
     name: &'a str,
     files: BTreeMap<RelPath, Member>,
+    count: Count,
 }
 
 impl Tree<'_> {
@@ -69,8 +70,8 @@ impl Tree<'_> {
     }
 
     fn put(&mut self, path: RelPath, member: Member) -> Result<()> {
-        if self.files.len() == MAX_ENTRIES {
-            let text = format!("{} has more than {MAX_ENTRIES} files: use allowPatterns", self.name);
+        if !self.count.add(path.as_str()) {
+            let text = format!("{} {TOO_MANY}: use allowPatterns", self.name);
             return Err(Error::new(ErrorKind::ResourceExhausted, text));
         }
         if self.files.contains_key(&path) {

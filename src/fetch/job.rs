@@ -11,7 +11,7 @@ use super::pace::{Pace, Slot};
 use super::unpackers::Unpackers;
 use super::{Limits, Progress, archive, file};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Digest, Entry};
+use crate::manifest::{Count, Digest, Entry, TOO_MANY};
 use crate::model::Model;
 use crate::unpack::{Member, Unpacked};
 
@@ -126,7 +126,7 @@ pub(super) async fn run<S: Sink>(job: Arc<Job>, sink: Arc<S>, mut entries: Vec<A
     entries.sort_by_key(|entry| entry.size);
 
     let mut running = JoinSet::new();
-    let mut arrived = Vec::with_capacity(entries.len());
+    let (mut arrived, mut members) = (Vec::with_capacity(entries.len()), Count::default());
     loop {
         while running.len() < job.limits.connections.max(1)
             && let Some(entry) = entries.pop()
@@ -134,7 +134,16 @@ pub(super) async fn run<S: Sink>(job: Arc<Job>, sink: Arc<S>, mut entries: Vec<A
             running.spawn(one(Arc::clone(&job), Arc::clone(&sink), entry));
         }
         match running.join_next().await {
-            Some(done) => arrived.push(done.map_err(lost_task)??),
+            Some(done) => {
+                let done: Arrived = done.map_err(lost_task)??;
+                // An image may name its largest layer again and again.
+                if matches!(&done.arrival, Arrival::Members(unpacked) if !unpacked.count(&mut members)) {
+                    let text =
+                        format!("what is unpacked to the model {TOO_MANY}, with those of \"{}\"", done.entry.path);
+                    return Err(Error::new(ErrorKind::ResourceExhausted, text));
+                }
+                arrived.push(done);
+            }
             None => return Ok(arrived),
         }
     }

@@ -132,7 +132,7 @@ async fn fetch(cache: Arc<Cache>, files: Arc<FileLocks>, job: Arc<Job>, manifest
     let rest = missing.filter_map(|entry| Some(entry.size?.saturating_sub(cache.begun(entry.origin))));
     let room = cache.reserve(rest.fold(0, u64::saturating_add))?;
     let sink = Arc::new(CacheSink { cache: Arc::clone(&cache), files, room });
-    let entries = manifest.entries().iter().cloned().map(Arc::new).collect();
+    let entries = manifest.entries().to_vec();
     let arrived = job::run(job, sink, entries).await?;
     let files = assemble(&manifest, &arrived)?;
     let stored = |(path, Member { digest, size, origin })| StoredFile { path, size, digest, origin };

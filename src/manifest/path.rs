@@ -19,7 +19,7 @@ impl RelPath {
     const MAX_LEN: usize = 3072;
     /// Longest component, in bytes: NAME_MAX of ext4, xfs and btrfs.
     const MAX_COMPONENT: usize = 255;
-    /// Most components. One name of 3 KiB could else stand for 1,500 directories, and a model has 500,000 names.
+    /// Most components. One name of 3 KiB could else stand for 1,500 directories, and a model has 100,000 names.
     const MAX_COMPONENTS: usize = 64;
 
     /// Checks `path`.

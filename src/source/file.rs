@@ -18,7 +18,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use super::{ByteStream, Context, Options, Portion, Registration, Source};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Entry, Item, Listing, MAX_ENTRIES};
+use crate::manifest::{Count, Entry, Item, Listing, TOO_MANY};
 use crate::uri::ModelUri;
 
 pub(super) const REGISTRATION: Registration = Registration {
@@ -110,7 +110,7 @@ impl Local {
             let name = self.path.file_name().unwrap_or_default().to_string_lossy();
             return Ok(listing(vec![item(&self.path, &name, &top)?], true));
         }
-        let mut items = Vec::new();
+        let (mut items, mut count) = (Vec::new(), Count::default());
         let mut pending = vec![self.path.clone()];
         while let Some(directory) = pending.pop() {
             let failed =
@@ -118,6 +118,10 @@ impl Local {
             for found in std::fs::read_dir(self.root.join(&directory)).map_err(failed)? {
                 let found = found.map_err(failed)?;
                 let path = directory.join(found.file_name());
+                if !count.add(&path.to_string_lossy()) {
+                    let text = format!("{} {TOO_MANY}: name a path further down", self.uri);
+                    return Err(Error::new(ErrorKind::ResourceExhausted, text));
+                }
                 let kind = found.file_type().map_err(failed)?;
                 if kind.is_dir() {
                     pending.push(path);
@@ -135,10 +139,6 @@ impl Local {
                 }
                 let name = path.strip_prefix(&self.path).unwrap_or(&path).to_string_lossy().into_owned();
                 items.push(item(&path, &name, &metadata)?);
-                if items.len() > MAX_ENTRIES {
-                    let text = format!("{} has more than {MAX_ENTRIES} files: name a path further down", self.uri);
-                    return Err(Error::new(ErrorKind::ResourceExhausted, text));
-                }
             }
         }
         Ok(listing(items, false))

@@ -19,7 +19,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::{Attribute, ByteStream, Context, Options, PlaceKeys, Portion, Registration, Source};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Entry, Item, Listing, MAX_ENTRIES};
+use crate::manifest::{Count, Entry, Item, Listing, TOO_MANY};
 use crate::net::{network_error, origin_text};
 use crate::uri::ModelUri;
 
@@ -81,11 +81,9 @@ impl Hdfs {
 
     /// Lists everything below the path, level by level.
     async fn below(&self) -> Result<Vec<Item>> {
-        let mut items = Vec::new();
+        let (mut items, mut count) = (Vec::new(), Count::default());
         let mut level = vec![self.path.clone()];
-        let mut directories = 0;
         while !level.is_empty() {
-            directories += level.len();
             let listed: Vec<(String, Vec<Status>)> = stream::iter(level)
                 .map(async |path| {
                     let entries = self.rest.entries(&path).await?;
@@ -98,16 +96,17 @@ impl Hdfs {
             for (directory, entries) in listed {
                 for entry in entries {
                     let path = format!("{directory}/{}", entry.name);
+                    if !count.add(&path) {
+                        return Err(
+                            self.error(ErrorKind::ResourceExhausted, format!("{TOO_MANY}: name a path further down"))
+                        );
+                    }
                     match entry.kind {
                         Kind::Directory => level.push(path),
                         Kind::File => items.push(item(&path, &path[self.path.len() + 1..], &entry)),
                         Kind::Symlink => return Err(self.link(&path)),
                     }
                 }
-            }
-            if items.len() + directories + level.len() > MAX_ENTRIES {
-                let text = format!("has more than {MAX_ENTRIES} files and directories: name a path further down");
-                return Err(self.error(ErrorKind::ResourceExhausted, text));
             }
             if level.iter().any(|path| path.len() > MAX_PATH) {
                 return Err(self.error(ErrorKind::Unavailable, "is listed with directories that never end"));

@@ -18,7 +18,7 @@ use super::repository::{self, Hub, Repository, base_name, is_commit};
 use super::{Attribute, ByteStream, Context, Options, PlaceKeys, Portion, Registration, Rights, Source, portion};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Entry, Item, Listing, MAX_ENTRIES};
+use crate::manifest::{Count, Entry, Item, Listing, MAX_ENTRIES};
 use crate::uri::ModelUri;
 
 mod answer;
@@ -183,7 +183,7 @@ impl HuggingFace {
     async fn tree(&self, commit: &str) -> Result<Vec<Item>> {
         let mut url = self.api("tree", commit, &self.repository.path);
         url.set_query(Some("recursive=true&expand=false"));
-        let mut items = Vec::new();
+        let (mut items, mut count) = (Vec::new(), Count::default());
         for _ in 0..MAX_PAGES {
             let answer = self.get(&url).await?;
             let next = self.next_page(&url, answer.headers())?;
@@ -195,11 +195,13 @@ impl HuggingFace {
                     let sentence = format!("{} lists a file of another directory", self.hub.place());
                     return Err(self.hub.error(ErrorKind::Unavailable, sentence));
                 };
+                if !count.add(&path) {
+                    return Err(self.hub.too_many());
+                }
                 items.push(item(file, path));
             }
             match next {
                 None => return Ok(items),
-                Some(_) if items.len() > MAX_ENTRIES => return Err(self.hub.too_many()),
                 // A listing that does not get on would go on for ever.
                 Some(next) if empty || next == url => break,
                 Some(next) => url = next,

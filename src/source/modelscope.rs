@@ -18,7 +18,7 @@ use super::repository::{self, Hub, Repository, base_name, is_commit};
 use super::{Attribute, ByteStream, Context, Options, PlaceKeys, Portion, Registration, Rights, Source, portion};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Entry, Item, Listing, MAX_ENTRIES};
+use crate::manifest::{Count, Entry, Item, Listing};
 use crate::uri::ModelUri;
 
 mod answer;
@@ -50,7 +50,7 @@ pub(super) const REGISTRATION: Registration = Registration {
 const DEFAULT_REVISION: &str = "master";
 /// Most entries that the hub puts into one listing (`REPO_FILES_TRUNCATION_LIMIT` of its own client).
 const MAX_LISTED: usize = 3000;
-/// Listings that one model may take. One of half a million files needs some two hundred, if they are spread evenly.
+/// Listings that one model may take. One of a hundred thousand files needs some forty, if they are spread evenly.
 const MAX_LISTINGS: usize = 1000;
 
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl ModelScope {
         // The branch may move between two listings, and a commit does not.
         let revision = commit.clone().filter(|commit| is_commit(commit)).unwrap_or_else(|| self.revision().to_owned());
         let mut pending = vec![(root.clone(), true)];
-        let mut files = Vec::new();
+        let (mut files, mut count) = (Vec::new(), Count::default());
         let mut listings = 0;
         while let Some((directory, recursive)) = pending.pop() {
             listings += 1;
@@ -140,10 +140,12 @@ impl ModelScope {
                 let sentence = format!("listing it takes more than {MAX_LISTINGS} requests; name a path further down");
                 return Err(self.hub.error(ErrorKind::ResourceExhausted, sentence));
             }
-            if files.len() > MAX_ENTRIES {
+            let tree = self.list_at(&revision, &directory, recursive).await?;
+            if tree.entries < MAX_LISTED
+                && !tree.files.iter().map(|file| &file.path).chain(&tree.directories).all(|path| count.add(path))
+            {
                 return Err(self.hub.too_many());
             }
-            let tree = self.list_at(&revision, &directory, recursive).await?;
             match (tree.entries < MAX_LISTED, recursive) {
                 (true, true) => files.extend(tree.files),
                 (true, false) => {

@@ -18,7 +18,7 @@ use object_store::{BackoffConfig, GetOptions, GetRange, ObjectMeta, ObjectStore,
 use super::{Attribute, ByteStream, Options, Portion, Source};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Entry, Item, Listing, MAX_ENTRIES};
+use crate::manifest::{Count, Entry, Item, Listing, MAX_ENTRIES};
 use crate::uri::ModelUri;
 
 mod checksum;
@@ -44,7 +44,7 @@ pub(super) use token::{Issuer, Token};
 pub(super) use token::{TokenEndpoint, Tokens, token_url};
 
 /// Most pages of a listing that are followed. Those of Amazon, Google and Azure have 1,000 and more entries.
-pub(super) const MAX_PAGES: usize = MAX_ENTRIES / 500;
+pub(super) const MAX_PAGES: usize = MAX_ENTRIES / 100;
 /// Questions about single objects that are asked of the server at the same time.
 const QUESTIONS: usize = 16;
 
@@ -146,12 +146,13 @@ impl Objects {
 
     async fn below(&self) -> Result<Vec<ObjectMeta>> {
         let mut listing = self.store.list(Some(&self.key.path));
-        let mut objects = Vec::new();
+        let (mut objects, mut count) = (Vec::new(), Count::default());
         while let Some(meta) = listing.next().await {
-            objects.push(meta.map_err(|error| self.failures.explain(error))?);
-            if objects.len() > MAX_ENTRIES {
+            let meta = meta.map_err(|error| self.failures.explain(error))?;
+            if !count.add(meta.location.as_ref()) {
                 return Err(self.failures.too_many());
             }
+            objects.push(meta);
         }
         self.with_versions(self.without_markers(objects).await?).await
     }
@@ -211,15 +212,9 @@ impl Objects {
             .map_err(|error| Error::with_source(ErrorKind::Internal, "a locator that listing did not give", error))
     }
 
-    fn item(meta: &ObjectMeta, path: &str) -> Item {
-        Item {
-            path: path.to_owned(),
-            size: Some(meta.size),
-            locator: meta.location.as_ref().to_owned(),
-            validator: Some(validator(meta)),
-            digest: None,
-            unpack: None,
-        }
+    fn item(meta: ObjectMeta, path: String) -> Item {
+        let validator = Some(validator(&meta));
+        Item { path, size: Some(meta.size), locator: meta.location.into(), validator, digest: None, unpack: None }
     }
 }
 
@@ -230,16 +225,16 @@ impl Source for Objects {
         let listing = |items, exact| Listing { store: self.identity.clone(), revision: None, items, exact };
         // An exact object needs no right to list.
         if let Ok(Some(meta)) = exact {
-            let name = self.key.path.filename().unwrap_or_default();
-            return Ok(listing(vec![Self::item(&meta, name)], true));
+            let name = self.key.path.filename().unwrap_or_default().to_owned();
+            return Ok(listing(vec![Self::item(meta, name)], true));
         }
         let objects = below?;
         let prefix = self.key.path.as_ref();
         let items: Vec<Item> = objects
-            .iter()
+            .into_iter()
             .map(|meta| {
                 let path = meta.location.as_ref();
-                let path = path.strip_prefix(prefix).map_or(path, |rest| rest.trim_start_matches('/'));
+                let path = path.strip_prefix(prefix).map_or(path, |rest| rest.trim_start_matches('/')).to_owned();
                 Self::item(meta, path)
             })
             .collect();

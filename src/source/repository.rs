@@ -9,7 +9,7 @@ use url::Url;
 use super::{Attribute, Options};
 use crate::credentials::{Credentials, Secret};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::MAX_ENTRIES;
+use crate::manifest::TOO_MANY;
 use crate::net::{Arrival, HttpClient, Question, authorization, origin_text, read_all};
 use crate::uri::{ModelUri, shown_text};
 
@@ -208,7 +208,7 @@ impl Hub {
     }
 
     pub(super) fn too_many(&self) -> Error {
-        let sentence = format!("it has more than {MAX_ENTRIES} files; name a path further down");
+        let sentence = format!("it {TOO_MANY}; name a path further down");
         self.error(ErrorKind::ResourceExhausted, sentence)
     }
 

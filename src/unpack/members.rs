@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::input::Meter;
 use super::{Kind, Receiver, Unpack};
 use crate::error::{Error, ErrorKind, Result, shown};
-use crate::manifest::{Digest, MAX_ENTRIES, RelPath};
+use crate::manifest::{Count, Digest, RelPath, TOO_MANY};
 
-/// Most bytes of all names together. A bound on memory.
-const MAX_NAMES: usize = 64 << 20;
+/// Most members of an archive, whether they are taken or ignored. The images that models come in may hold a system.
+pub(super) const MAX_MEMBERS: usize = 500_000;
 /// Begins the name of what a layer removes (OCI image specification, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
 /// Stands in a directory that hides all of its lower layers' content.
@@ -60,6 +60,12 @@ impl<F> Unpacked<F> {
         Self { files: BTreeMap::new(), directories: BTreeSet::new(), removed: BTreeSet::new(), whole: None }
     }
 
+    /// Counts all that it names; `false` when that is too much: see [`Count::add`].
+    pub(crate) fn count(&self, count: &mut Count) -> bool {
+        let mut paths = self.files.keys().chain(&self.directories).chain(self.removed.iter().flatten());
+        paths.all(|path| count.add(path.as_str()))
+    }
+
     /// The same, with something else for each file.
     pub(crate) fn map<G>(self, mut with: impl FnMut(F) -> G) -> Unpacked<G> {
         let Self { files, directories, removed, whole } = self;
@@ -74,15 +80,17 @@ pub(super) struct Members<'a> {
     receiver: &'a mut dyn Receiver,
     meter: Meter,
     unpacked: Unpacked<usize>,
-    count: usize,
-    names: usize,
+    /// All of them.
+    seen: usize,
+    /// Those that are kept in memory.
+    count: Count,
     /// Files that were given to the receiver.
     begun: usize,
 }
 
 impl<'a> Members<'a> {
     pub(super) fn new(unpack: &'a Unpack, receiver: &'a mut dyn Receiver, meter: Meter) -> Self {
-        Self { unpack, receiver, meter, unpacked: Unpacked::new(), count: 0, names: 0, begun: 0 }
+        Self { unpack, receiver, meter, unpacked: Unpacked::new(), seen: 0, count: Count::default(), begun: 0 }
     }
 
     /// A layer's bytes are verified by their digest, and some builders leave out the mark at a tar's end.
@@ -96,9 +104,9 @@ impl<'a> Members<'a> {
 
     /// A member begins. `name` is as the archive has it.
     pub(super) fn begin(&mut self, name: &[u8], what: What<'_>) -> Result<Verdict> {
-        self.count += 1;
-        if self.count > MAX_ENTRIES {
-            let text = format!("it has more than {MAX_ENTRIES} members");
+        self.seen += 1;
+        if self.seen > MAX_MEMBERS {
+            let text = format!("it has more than {MAX_MEMBERS} members");
             return Err(Error::new(ErrorKind::FailedPrecondition, text));
         }
         let Some(inner) = self.place(name, what)? else { return Ok(Verdict::Skip) };
@@ -123,7 +131,7 @@ impl<'a> Members<'a> {
                 ));
             }
         };
-        self.add_name(text.len())?;
+        self.counted(text)?;
         match what {
             What::File => {
                 self.receiver.begin()?;
@@ -180,12 +188,11 @@ impl<'a> Members<'a> {
         Ok(self.unpacked)
     }
 
-    fn add_name(&mut self, length: usize) -> Result<()> {
-        self.names += length;
-        if self.names > MAX_NAMES {
-            return Err(Error::new(ErrorKind::FailedPrecondition, "the names in it are too many and too long"));
+    fn counted(&mut self, name: &str) -> Result<()> {
+        if self.count.add(name) {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::new(ErrorKind::FailedPrecondition, format!("it {TOO_MANY}")))
     }
 
     fn is_layer(&self) -> bool {
@@ -269,7 +276,7 @@ impl<'a> Members<'a> {
                 Error::with_source(ErrorKind::FailedPrecondition, refusal(name, "removes what can't be there"), error)
             })?),
         };
-        self.add_name(text.len())?;
+        self.counted(text)?;
         self.unpacked.removed.insert(removed);
         Ok(())
     }

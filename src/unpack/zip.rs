@@ -9,10 +9,9 @@ use flate2::Crc;
 use flate2::bufread::DeflateDecoder;
 
 use super::input::fill;
-use super::members::{Members, Verdict, What, refused};
+use super::members::{MAX_MEMBERS, Members, Verdict, What, refused};
 use super::{Memory, outgrown};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::MAX_ENTRIES;
 use crate::size::Size;
 
 /// Begins a zip: a member, or the end of one without members.
@@ -112,10 +111,10 @@ impl<R: Read + Seek> Zip<'_, R> {
         self.length = self.input.seek(SeekFrom::End(0))?;
         let directory = self.find_directory()?;
         let most = Memory::Much.zip_directory();
-        if directory.members > MAX_ENTRIES as u64 || directory.size > most {
+        if directory.members > MAX_MEMBERS as u64 || directory.size > most {
             let (members, size) = (directory.members, Size(directory.size));
             let text = format!(
-                "it has {members} members in a directory of {size}; only {MAX_ENTRIES} in one of {} can be read",
+                "it has {members} members in a directory of {size}; only {MAX_MEMBERS} in one of {} can be read",
                 Size(most)
             );
             return Err(Error::new(ErrorKind::FailedPrecondition, text).into());

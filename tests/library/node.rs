@@ -46,7 +46,7 @@ pub(crate) async fn resolve_under(
 
 /// Whether these credentials may read this file.
 pub(crate) async fn authorize(model: &Model, entry: &Entry) -> Result<(), Error> {
-    model.authorize(std::slice::from_ref(entry)).await
+    model.authorize(&[Arc::new(entry.clone())]).await
 }
 
 /// All bytes of a file.

@@ -56,19 +56,20 @@ pub(super) fn run(args: &Resolve) -> Result<(), Failure> {
 }
 
 fn answer(manifest: &Manifest) -> Answer<'_> {
-    let file = |entry| {
-        let Entry { path, size, digest, validator, unpack, .. }: &Entry = entry;
-        let digest = digest.map(|digest| digest.to_string());
-        let unpack = unpack.as_ref().map(unpacked);
-        File { path: path.as_str(), size: *size, digest, validator: validator.as_deref(), unpack }
-    };
     Answer {
         uri: manifest.name().to_owned(),
         revision: manifest.revision(),
         id: manifest.tells_versions().then(|| manifest.id().to_string()),
         bytes: manifest.known_bytes(),
-        files: manifest.entries().iter().map(file).collect(),
+        files: manifest.entries().iter().map(|entry| file(entry)).collect(),
     }
+}
+
+fn file(entry: &Entry) -> File<'_> {
+    let Entry { path, size, digest, validator, unpack, .. } = entry;
+    let digest = digest.map(|digest| digest.to_string());
+    let unpack = unpack.as_ref().map(unpacked);
+    File { path: path.as_str(), size: *size, digest, validator: validator.as_deref(), unpack }
 }
 
 fn unpacked(unpack: &Unpack) -> Unpacked<'_> {

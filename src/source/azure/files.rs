@@ -18,7 +18,7 @@ use super::Account;
 use super::identity::Provider;
 use super::location::Location;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Entry, Item, Listing, MAX_ENTRIES};
+use crate::manifest::{Count, Entry, Item, Listing};
 use crate::net::{HttpClient, origin_text, read_all};
 use crate::source::object::{Failures, Key, MAX_PAGES, declared, endless, quoted};
 use crate::source::{ByteStream, Context, Portion, Source, portion};
@@ -159,21 +159,17 @@ impl Share {
 
     /// All files below the directory that the URI names.
     async fn walk(&self) -> Result<Vec<Item>> {
-        let (mut items, mut level, mut directories) = (Vec::new(), vec![String::new()], 0);
+        let (mut items, mut level, mut count) = (Vec::new(), vec![String::new()], Count::default());
         for _ in 0..=DEEPEST {
-            directories += level.len();
-            if directories > MAX_ENTRIES {
-                return Err(self.failures.too_many());
-            }
             let mut listings =
                 stream::iter(level.drain(..)).map(|directory| self.children(directory)).buffer_unordered(LISTINGS);
             let mut next = Vec::new();
             while let Some((files, inner)) = listings.try_next().await? {
-                items.extend(files);
-                next.extend(inner);
-                if items.len() > MAX_ENTRIES {
+                if !files.iter().map(|file: &Item| &file.path).chain(&inner).all(|path| count.add(path)) {
                     return Err(self.failures.too_many());
                 }
+                items.extend(files);
+                next.extend(inner);
             }
             drop(listings);
             level = next;
@@ -189,14 +185,15 @@ impl Share {
 
     /// The files and directories right below `directory`, which is relative to the model.
     async fn children(&self, directory: String) -> Result<(Vec<Item>, Vec<String>)> {
-        let (mut files, mut directories) = (Vec::new(), Vec::new());
+        let (mut files, mut directories, mut count) = (Vec::new(), Vec::new(), Count::default());
         let mut marker = String::new();
         for _ in 0..MAX_PAGES {
             let Page { children, next } = self.page(&directory, &marker).await?;
-            if files.len() + directories.len() + children.len() > MAX_ENTRIES {
-                return Err(self.failures.too_many());
-            }
             for child in children {
+                let (Child::Directory { name } | Child::File { name, .. }) = &child;
+                if !count.add(name) {
+                    return Err(self.failures.too_many());
+                }
                 match child {
                     Child::Directory { name } => directories.push(join(&directory, &name)),
                     Child::File { name, size, etag } => {

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::lfs::Pointer;
 use super::object::{Format, Id, Kind, Mode, TreeEntry, parse_tree};
 use super::pack::Objects;
-use crate::manifest::MAX_ENTRIES;
+use crate::manifest::{Count, TOO_MANY};
 
 /// One file of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,13 +94,15 @@ impl<'a> Commit<'a> {
     }
 
     fn below(&self, path: &str, id: &Id) -> Result<Vec<(String, File)>, String> {
-        let mut files = Vec::new();
+        let (mut files, mut count) = (Vec::new(), Count::default());
         let mut pending = vec![(String::new(), id.clone())];
-        let mut directories = 0;
         while let Some((below, id)) = pending.pop() {
-            directories += 1;
             for entry in self.tree(&id)? {
                 let name = format!("{below}{}", entry.name);
+                // One tree may be named by any number of others.
+                if entry.mode != Mode::Submodule && !count.add(&name) {
+                    return Err(format!("it {TOO_MANY}"));
+                }
                 match entry.mode {
                     Mode::Tree if name.len() > MAX_PATH => return Err("its directories never end".to_owned()),
                     Mode::Tree => pending.push((format!("{name}/"), entry.id)),
@@ -110,10 +112,6 @@ impl<'a> Commit<'a> {
                         files.push((name, self.file(&directory, &entry)?));
                     }
                 }
-            }
-            // One tree may be named by any number of others.
-            if files.len() + directories + pending.len() > MAX_ENTRIES {
-                return Err(format!("it has more than {MAX_ENTRIES} files"));
             }
         }
         Ok(files)
@@ -239,6 +237,15 @@ mod tests {
         let wide = repository.tree((0..30_000).map(|number| ("160000", number.to_string(), id.clone())));
         let root = repository.tree((0..2_000).map(|number| ("40000", number.to_string(), wide.clone())));
         assert!(repository.files(root).unwrap_err().contains("more than 512 MiB"));
+    }
+
+    #[test]
+    fn nor_of_its_files() {
+        let mut repository = Repository::new();
+        let id = repository.add(Kind::Blob, b"");
+        let wide = repository.tree((0..1_000).map(|number| ("100644", number.to_string(), id.clone())));
+        let root = repository.tree((0..100).map(|number| ("40000", number.to_string(), wide.clone())));
+        assert!(repository.files(root).unwrap_err().contains("more than 100,000 files"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::answer::{self, Page, Status};
 use super::refusal::{self, Refusal};
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::MAX_ENTRIES;
+use crate::manifest::{Count, TOO_MANY};
 use crate::net::{HttpClient, body, origin_text, read_all};
 use crate::uri::ModelUri;
 
@@ -63,7 +63,7 @@ impl Rest {
 
     /// `None` when the server can't give pages.
     async fn all_pages(&self, path: &str) -> Result<Option<Vec<Status>>> {
-        let mut entries: Vec<Status> = Vec::new();
+        let (mut entries, mut count): (Vec<Status>, _) = (Vec::new(), Count::default());
         loop {
             let after = entries.last().map(|entry| entry.name.clone());
             // Hadoop's documentation and its gateway HttpFS write it the second way, its namenode understands the first.
@@ -77,13 +77,13 @@ impl Rest {
                 // It does not understand either, and began again.
                 return Ok(None);
             }
+            if !page.iter().all(|entry| count.add(&entry.name)) {
+                let text = format!("{} {TOO_MANY}: name a path further down", self.uri);
+                return Err(Error::new(ErrorKind::ResourceExhausted, text));
+            }
             entries.extend(page);
             if remaining == 0 {
                 return Ok(Some(entries));
-            }
-            if entries.len() > MAX_ENTRIES {
-                let text = format!("{} has more than {MAX_ENTRIES} files: name a path further down", self.uri);
-                return Err(Error::new(ErrorKind::ResourceExhausted, text));
             }
         }
     }

@@ -3,6 +3,7 @@
 use object_store::Error as Store;
 
 use crate::error::{Error, ErrorKind};
+use crate::manifest::TOO_MANY;
 use crate::net::{Root, cause, deepest};
 use crate::uri::ModelUri;
 
@@ -197,11 +198,7 @@ impl Failures {
     }
 
     pub(in crate::source) fn too_many(&self) -> Error {
-        let most = crate::manifest::MAX_ENTRIES;
-        Error::new(
-            ErrorKind::ResourceExhausted,
-            format!("{} has more than {most} objects: name a path further down", self.uri),
-        )
+        Error::new(ErrorKind::ResourceExhausted, format!("{} {TOO_MANY}: name a path further down", self.uri))
     }
 }
 

@@ -180,6 +180,18 @@ fn bombs() {
     assert!(sink.0 < (1 << 30) + (1 << 20), "{} bytes were made before it was noticed", sink.0);
 }
 
+/// Members that lie beside the model are not held in memory, and may be more.
+#[test]
+fn many_members() {
+    let many = (0..100_001).fold(Tar::new(), |tar, number| tar.file(&number.to_string(), b"")).done();
+    refused(&many, "more than 100,000 files");
+    assert!(unpack(&many, &layer("models")).unwrap().unwrap().is_empty());
+    let component = "x".repeat(250);
+    let long = Tar::new().pax(&[("path", &[component.as_str(); 11].join("/"))]).file("f", b"").done();
+    let long = [long[..long.len() - 1024].repeat(6_100), vec![0; 1024]].concat();
+    refused(&long, "more than 16 MiB of names");
+}
+
 /// What takes more memory than most is told from what no memory helps.
 #[test]
 fn what_takes_much_memory() {

@@ -54,6 +54,20 @@ async fn an_image_without_the_model() {
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
 }
 
+/// Each of them could be unpacked, and what is held of all of them in memory would be too much.
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_of_endless_names() {
+    let deep = [&*"x".repeat(250); 11].join("/");
+    let files: Files = (0..2_000).map(|number| (format!("models/{deep}/{number}"), Vec::new())).collect();
+    let layer = tar(&files).unwrap();
+    let memory = Memory::new(&(0..4).map(|number| (format!("layer-{number}"), layer.clone())).collect());
+    let manifest = memory.manifest_unpacking(numbered).await;
+    let node = Node::new(limits(4));
+    let error = node.fetch(&source(&memory), &manifest).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
+    assert!(error.report().contains("16 MiB of names, with those of \"layer-"), "{error:?}");
+}
+
 /// Files that are one on the disk of whoever made the image.
 #[tokio::test(flavor = "multi_thread")]
 async fn hard_links_within_a_layer() {

@@ -5,9 +5,11 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use modelmount::model::MODEL_URI;
-use modelmount::{Credentials, Policy};
+use modelmount::{Credentials, ErrorKind, Policy};
 use modelmount_test_support::conformance::{Attributes, Fixture, conformance};
 use tempfile::TempDir;
+
+use crate::node::resolve_under;
 
 struct FileFixture(TempDir);
 
@@ -39,6 +41,19 @@ impl Fixture for FileFixture {
     fn policy(&self) -> Policy {
         Policy::new(Vec::new(), vec![self.0.path().to_owned()])
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_endless_names() {
+    let fixture = FileFixture(tempfile::tempdir().unwrap());
+    let deep = fixture.0.path().join("m").join([&*"x".repeat(250); 11].join("/"));
+    std::fs::create_dir_all(&deep).unwrap();
+    for number in 0..7_000 {
+        std::fs::write(deep.join(number.to_string()), "").unwrap();
+    }
+    let error = resolve_under(fixture.policy(), &fixture.attributes("m"), &Credentials::none()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
+    assert!(error.report().contains("16 MiB of names: name a path further down"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -190,6 +190,36 @@ async fn hostile_listings_end_in_an_error() {
     }
 }
 
+/// In one directory, with pages and without, and in many.
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_of_endless_names() {
+    let directory =
+        |name: &str| format!(r#"{{"length":0,"modificationTime":1,"pathSuffix":"{name}","type":"DIRECTORY"}}"#);
+    let statuses = |entries: &[String]| format!(r#"{{"FileStatuses":{{"FileStatus":[{}]}}}}"#, entries.join(","));
+    let page = |entries: &[String]| {
+        format!(r#"{{"DirectoryListing":{{"partialListing":{},"remainingEntries":1}}}}"#, statuses(entries))
+    };
+    let names =
+        |many: u64| (0..many).map(|id| file(&format!("{id}{}", "x".repeat(1 << 20)), id, 1)).collect::<Vec<_>>();
+    let long = "x".repeat(200);
+    for (paged, top, inner) in [
+        (true, page(&names(17)), String::new()),
+        (false, statuses(&names(17)), String::new()),
+        (false, statuses(&[directory("a"), directory(&long)]), statuses(&names(9))),
+    ] {
+        let root = directory("");
+        let server = ScriptedServer::start(move |request| match operation(request) {
+            "GETFILESTATUS" => status(&root),
+            "LISTSTATUS_BATCH" if !paged => exception(500, "UnsupportedOperationException", "no"),
+            _ if request.target.contains("/v1/m?") => Response::new(200).body(top.clone()),
+            _ => Response::new(200).body(inner.clone()),
+        })
+        .await;
+        let error = refused(&attributes(&server, "/m"), &user("a")).await;
+        assert_says(&error, ErrorKind::ResourceExhausted, &["hdfs://", "16 MiB of names: name a path further down"]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_answers_by_itself_below_its_own_path() {
     let server = ScriptedServer::start(|request| {

@@ -44,6 +44,18 @@ async fn names_that_can_not_be_paths() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_of_endless_names() {
+    let server = server(|_| {
+        let files: Vec<String> = (0..17).map(|number| file(&format!("{number}{}", "x".repeat(1 << 20)))).collect();
+        Response::new(200).body(format!("[{}]", files.join(",")))
+    })
+    .await;
+    let error = refused(&server).await;
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
+    assert!(error.report().contains("16 MiB of names; name a path further down"), "{error:?}");
+}
+
 /// The token goes where the link leads.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_that_continues_elsewhere_is_not_followed() {

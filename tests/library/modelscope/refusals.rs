@@ -136,6 +136,23 @@ async fn a_listing_without_an_end_is_given_up() {
     assert_says(&error, ErrorKind::ResourceExhausted, &["name a path further down"]);
 }
 
+/// The same, of directories that can be listed one by one, and have files of endless names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_of_endless_names() {
+    let server = ScriptedServer::start(|request| {
+        let root = !request.target.contains("Root=d");
+        let entries = match request.target.contains("Recursive=True") {
+            true if root => (0..3000).map(|i| format!(r#"{{"Path":"{i}","Type":"tree"}}"#)).collect(),
+            true => vec![format!(r#"{{"Path":"d/{}","Type":"blob","Size":1}}"#, "x".repeat(17 << 20))],
+            false => vec![r#"{"Path":"d","Type":"tree"}"#.to_owned()],
+        };
+        Response::new(200).body(format!(r#"{{"Success":true,"Data":{{"Files":[{}]}}}}"#, entries.join(",")))
+    })
+    .await;
+    let error = refused(&attributes(&format!("modelscope://{REPOSITORY}"), &server.url()), &Credentials::none()).await;
+    assert_says(&error, ErrorKind::ResourceExhausted, &["16 MiB of names; name a path further down"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn other_bytes_than_listed_are_corrupt() {
     let content = vec![7; 200_000];

@@ -12,6 +12,11 @@ use crate::node::{Node, limits, resolve};
 
 /// A bucket's listing as S3 writes it, of objects of three bytes.
 fn listing(keys: &[&str]) -> Response {
+    page(keys, "<IsTruncated>false</IsTruncated>")
+}
+
+/// A page of it; `more` says whether it is the last.
+fn page(keys: &[&str], more: &str) -> Response {
     let objects = keys.iter().map(|key| {
         let key = key.replace('&', "&amp;").replace('<', "&lt;");
         format!(
@@ -23,7 +28,7 @@ fn listing(keys: &[&str]) -> Response {
     let xml = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\
          <ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>models</Name><Prefix></Prefix>\
-         <KeyCount>{}</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>{}</ListBucketResult>",
+         <KeyCount>{}</KeyCount><MaxKeys>1000</MaxKeys>{more}{}</ListBucketResult>",
         keys.len(),
         objects.collect::<String>()
     );
@@ -125,6 +130,23 @@ async fn a_listing_without_an_end() {
     let error = resolved(&server).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
     assert!(error.report().contains("does not come to an end"), "{error:?}");
+}
+
+/// Listings are held in memory, with those of all other volumes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_of_endless_names() {
+    let server = ScriptedServer::start(|request| match is_listing(request) {
+        true => {
+            let key = format!("m/{}{}", request.number, "x".repeat(9 << 20));
+            let more = "<IsTruncated>true</IsTruncated><NextContinuationToken>n</NextContinuationToken>";
+            page(&[&key], more)
+        }
+        false => error(404, "NoSuchKey"),
+    })
+    .await;
+    let error = resolved(&server).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
+    assert!(error.report().contains("16 MiB of names: name a path further down"), "{error:?}");
 }
 
 /// Both are relied on: most servers honour the condition, and some ignore it.

@@ -154,7 +154,7 @@ impl Suite<'_> {
     async fn resolve_file(&self, path: &str) -> (Arc<dyn Source>, Entry) {
         let (source, manifest) = self.resolve(path).await;
         let [entry] = manifest.entries() else { panic!("{path:?} is one file, and lists as {:?}", paths(&manifest)) };
-        (source, entry.clone())
+        (source, Entry::clone(entry))
     }
 
     /// Checks that neither the error nor the source's `Debug` shows a secret.
