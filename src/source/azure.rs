@@ -9,7 +9,7 @@ use std::sync::Arc;
 use object_store::StaticCredentialProvider;
 use object_store::azure::{AzureCredential, MicrosoftAzureBuilder};
 
-use super::object::{self, Connector, Dialect, Failures, Key, Meaning, Objects, parse_endpoint, setting};
+use super::object::{self, Connector, Dialect, Failures, Key, Meaning, Objects, Store, parse_endpoint, setting};
 use super::{Attribute, Context, Options, PlaceKeys, Registration, Source};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
@@ -173,5 +173,5 @@ fn blobs(
             Error::with_source(ErrorKind::InvalidArgument, text, error)
         })?;
     let identity = format!("azure|{}|{}", account.place, location.container);
-    Ok(Objects { store: Box::new(store), failures, identity, key })
+    Ok(Objects { store: Store::new(store), failures, identity, key })
 }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use object_store::StaticCredentialProvider;
 use object_store::gcp::{GcpCredential, GcpCredentialProvider, GoogleCloudStorageBuilder};
 
-use super::object::{self, Connector, Dialect, Failures, Key, Meaning, Objects, Tokens, parse_endpoint, setting};
+use super::object::{
+    self, Connector, Dialect, Failures, Key, Meaning, Objects, Store, Tokens, parse_endpoint, setting,
+};
 use super::{Attribute, Context, Options, Registration};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
@@ -77,7 +79,7 @@ fn open(uri: &ModelUri, options: &Options, credentials: &Credentials, context: &
         .map_err(|error| Error::with_source(ErrorKind::InvalidArgument, format!("{uri} can't be opened"), error))?;
     let identity = format!("gcs|{place}|{bucket}");
     let failures = Failures { uri: uri.clone(), container: bucket.to_owned(), place, anonymous, dialect: &DIALECT };
-    Ok(Objects { store: Box::new(store), failures, identity, key })
+    Ok(Objects { store: Store::new(store), failures, identity, key })
 }
 
 #[cfg(test)]

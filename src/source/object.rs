@@ -27,6 +27,7 @@ mod endpoint;
 mod failure;
 #[cfg(any(fuzzing, test))]
 pub(super) mod fuzzing;
+mod store;
 #[cfg(any(feature = "gcs", feature = "azure"))]
 mod token;
 
@@ -38,6 +39,7 @@ pub(super) use connector::Connector;
 pub(super) use connector::endless;
 pub(super) use endpoint::parse_endpoint;
 pub(super) use failure::{Dialect, Failures, Meaning};
+pub(super) use store::Store;
 #[cfg(feature = "gcs")]
 pub(super) use token::{Issuer, Token};
 #[cfg(any(feature = "gcs", feature = "azure"))]
@@ -50,7 +52,7 @@ const QUESTIONS: usize = 16;
 
 /// A model in a bucket or container.
 pub(super) struct Objects {
-    pub(super) store: Box<dyn ObjectStore>,
+    pub(super) store: Store,
     pub(super) failures: Failures,
     /// Endpoint and container: the name space that keys and ETags belong to.
     pub(super) identity: String,
@@ -131,29 +133,45 @@ impl Objects {
         if self.key.directory {
             return Ok(None);
         }
-        match self.store.head(&self.key.path).await {
+        match self.head(&self.key.path).await {
             // The start of 1970 stands for no time at all. Every store tells one or the other.
             Ok(meta) if etag(&meta).is_none() && meta.last_modified.timestamp() == 0 => {
                 Err(self.failures.another_protocol())
             }
             Ok(meta) => Ok(Some(meta)),
-            Err(error) => match self.failures.explain(error) {
-                error if error.kind() == ErrorKind::NotFound => Ok(None),
-                error => Err(error),
-            },
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    async fn below(&self) -> Result<Vec<ObjectMeta>> {
-        let mut listing = self.store.list(Some(&self.key.path));
-        let (mut objects, mut count) = (Vec::new(), Count::default());
-        while let Some(meta) = listing.next().await {
-            let meta = meta.map_err(|error| self.failures.explain(error))?;
-            if !count.add(meta.location.as_ref()) {
-                return Err(self.failures.too_many());
+    async fn head(&self, path: &Path) -> Result<ObjectMeta> {
+        let head = || self.store.ask(|store| async move { store.head(path).await });
+        let mut meta = head().await;
+        if meta.as_ref().is_err_and(|error| self.store.may_be_elsewhere(error)) {
+            // The answer to a HEAD has no body that could say where.
+            let byte = GetOptions { range: Some(GetRange::Bounded(0..1)), ..GetOptions::default() };
+            let byte = &byte;
+            let read = self.store.ask(|store| async move { store.get_opts(path, byte.clone()).await });
+            if read.await.is_ok() {
+                meta = head().await;
             }
-            objects.push(meta);
         }
+        meta.map_err(|error| self.failures.explain(error))
+    }
+
+    async fn below(&self) -> Result<Vec<ObjectMeta>> {
+        let listed = self.store.ask(|store| async move {
+            let mut listing = store.list(Some(&self.key.path));
+            let (mut objects, mut count) = (Vec::new(), Count::default());
+            while let Some(meta) = listing.try_next().await? {
+                if !count.add(meta.location.as_ref()) {
+                    return Ok(Err(self.failures.too_many()));
+                }
+                objects.push(meta);
+            }
+            Ok(Ok(objects))
+        });
+        let objects = listed.await.map_err(|error| self.failures.explain(error))??;
         self.with_versions(self.without_markers(objects).await?).await
     }
 
@@ -166,7 +184,7 @@ impl Objects {
         stream::iter(objects)
             .map(async |meta| match etag(&meta) {
                 Some(_) => Ok(meta),
-                None => self.store.head(&meta.location).await.map_err(|error| self.failures.explain(error)),
+                None => self.head(&meta.location).await,
             })
             .buffered(QUESTIONS)
             .try_collect()
@@ -192,7 +210,7 @@ impl Objects {
                 if has_below {
                     return Ok(Some(location));
                 }
-                match self.store.head(&location).await.map_err(|error| self.failures.explain(error)) {
+                match self.head(&location).await {
                     Ok(_) => Ok(None),
                     Err(error) if error.kind() == ErrorKind::NotFound => Ok(Some(location)),
                     Err(error) => Err(error),
@@ -247,8 +265,7 @@ impl Source for Objects {
     }
 
     async fn authorize(&self, entry: &Entry) -> Result<()> {
-        let meta = self.store.head(&self.path(entry)?).await;
-        let meta = meta.map_err(|error| self.failures.explain(error))?;
+        let meta = self.head(&self.path(entry)?).await?;
         if Some(validator(&meta)) == entry.validator { Ok(()) } else { Err(self.failures.changed(&entry.locator)) }
     }
 
@@ -267,7 +284,12 @@ impl Source for Objects {
             },
             ..GetOptions::default()
         };
-        let answer = self.store.get_opts(&self.path(entry)?, options).await;
+        let path = &self.path(entry)?;
+        let answer = self.store.ask(|store| {
+            let options = options.clone();
+            async move { store.get_opts(path, options).await }
+        });
+        let answer = answer.await;
         let answer = answer.map_err(|error| match self.failures.explain(error) {
             // It was listed a moment ago.
             error if error.kind() == ErrorKind::NotFound => self.failures.changed(&entry.locator),

@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use object_store::StaticCredentialProvider;
-use object_store::aws::AmazonS3Builder;
+use object_store::ObjectStore;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 
-use super::object::{self, Connector, Dialect, Failures, Key, Meaning, Objects};
+use super::object::{self, Connector, Dialect, Failures, Key, Meaning, Objects, Store};
 use super::{Attribute, Context, Options, PlaceKeys, Registration};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,7 +23,8 @@ const ENDPOINT: Attribute = Attribute {
     name: "endpoint",
     meaning: "URL of the S3 server, for instance https://minio.example:9000; default: Amazon's for the region",
 };
-const REGION: Attribute = Attribute { name: "region", meaning: "the bucket's region; default us-east-1" };
+const REGION: Attribute =
+    Attribute { name: "region", meaning: "the bucket's region; default us-east-1, or what the server says" };
 const ADDRESSING: Attribute = Attribute {
     name: "addressingStyle",
     meaning: "\"path\" or \"virtual\"; default: path with an endpoint, and for a bucket whose name has a dot, an upper-case \
@@ -73,34 +74,41 @@ fn open(uri: &ModelUri, options: &Options, credentials: &Credentials, context: &
     let bucket = object::bucket(uri)?;
     let key = Key::parse(uri, uri.path())?;
     let settings = Settings::read(bucket, options, credentials, context)?;
-    let url = url(&settings, bucket);
-    let Settings { region, endpoint, virtual_hosted, accelerate, credential, client, mark } = settings;
+    let region = settings.region.clone();
+    let place = settings.endpoint.clone().unwrap_or_else(|| format!("https://{}", settings::amazon_host(&region)));
+    let identity = format!("s3|{place}|{bucket}{}", settings.mark);
+    let (container, anonymous) = (bucket.to_owned(), settings.credential.is_none());
+    let failures = Failures { uri: uri.clone(), container, place, anonymous, dialect: &DIALECT };
+    let (uri, bucket) = (uri.clone(), bucket.to_owned());
+    let open = move |region: &str| -> Result<Arc<dyn ObjectStore>> {
+        let store = store(&settings, &bucket, region);
+        let refused = |error| Error::with_source(ErrorKind::InvalidArgument, format!("{uri} can't be opened"), error);
+        Ok(Arc::new(store.map_err(refused)?))
+    };
+    Ok(Objects { store: Store::in_region(region, open)?, failures, identity, key })
+}
 
-    let mut builder = AmazonS3Builder::new()
+/// The bucket as it is asked in a region.
+fn store(settings: &Settings, bucket: &str, region: &str) -> object_store::Result<AmazonS3> {
+    let url = url(settings, bucket, region);
+    let builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
-        .with_region(&region)
-        .with_virtual_hosted_style_request(virtual_hosted || accelerate)
+        .with_region(region)
+        .with_virtual_hosted_style_request(settings.virtual_hosted || settings.accelerate)
         .with_allow_http(url.starts_with("http://"))
         .with_endpoint(url)
-        .with_http_connector(Connector::new(client))
+        .with_http_connector(Connector::new(settings.client.clone()))
         .with_retry(object::retry());
-    let place = endpoint.unwrap_or_else(|| format!("https://{}", settings::amazon_host(&region)));
-    let anonymous = credential.is_none();
-    builder = match credential {
-        Some(credential) => builder.with_credentials(Arc::new(StaticCredentialProvider::new(credential))),
+    let signed = match &settings.credential {
+        Some(credential) => builder.with_credentials(Arc::clone(credential) as _),
         None => builder.with_skip_signature(true),
     };
-    let store = builder
-        .build()
-        .map_err(|error| Error::with_source(ErrorKind::InvalidArgument, format!("{uri} can't be opened"), error))?;
-    let identity = format!("s3|{place}|{bucket}{mark}");
-    let failures = Failures { uri: uri.clone(), container: bucket.to_owned(), place, anonymous, dialect: &DIALECT };
-    Ok(Objects { store: Box::new(store), failures, identity, key })
+    signed.build()
 }
 
 /// Whom to ask; with the bucket in the host's name if that is where it belongs.
-fn url(settings: &Settings, bucket: &str) -> String {
-    let amazon = settings::amazon_host(&settings.region);
+fn url(settings: &Settings, bucket: &str, region: &str) -> String {
+    let amazon = settings::amazon_host(region);
     match &settings.endpoint {
         Some(endpoint) if settings.virtual_hosted => with_bucket_host(endpoint, bucket),
         Some(endpoint) => endpoint.clone(),
@@ -185,7 +193,7 @@ ghF/Aoc0cclQukSR4FbZJ4xLy+BxobEQqCxKWTs2oPVj4lEB
             let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
             let context = &Context::new(Policy::default()).unwrap();
             let settings = Settings::read(bucket, &options, &secrets.iter().copied().collect(), context).unwrap();
-            assert_eq!(url(&settings, bucket), expected);
+            assert_eq!(url(&settings, bucket, &settings.region), expected);
         }
         assert_eq!(opened("s3://b/m", &[china], &[]).unwrap().identity, "s3|https://s3.cn-north-1.amazonaws.com.cn|b");
     }

@@ -2,5 +2,6 @@
 
 mod keys;
 mod refusals;
+mod region;
 mod scripted;
 mod secrets;

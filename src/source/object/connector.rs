@@ -98,7 +98,16 @@ impl HttpService for Service {
         }
         if !parts.status.is_success() {
             let refusal = body::beginning(http::Response::new(body).into(), MOST_REFUSAL).await;
-            let refusal = String::from_utf8_lossy(&refusal).into_owned();
+            let mut refusal = String::from_utf8_lossy(&refusal).into_owned();
+            if let Some(region) = parts.headers.get(BUCKET_REGION).and_then(|region| region.to_str().ok()) {
+                // The answer to a HEAD has no body to tell it.
+                refusal.push_str(&format!("<Region>{region}</Region>"));
+                if parts.status.is_redirection() {
+                    // To no place that `object_store` could follow to, and it would lose the body.
+                    refusal.insert_str(0, "<Code>PermanentRedirect</Code>");
+                    parts.status = StatusCode::BAD_REQUEST;
+                }
+            }
             return Ok(HttpResponse::from_parts(parts, refusal.into()));
         }
         if let Some(declared) = Declared::parse(&parts.headers) {
@@ -126,6 +135,8 @@ impl HttpService for Service {
 /// What Hadoop and Data Lake tools leave on an empty blob that stands for a directory.
 const AZURE_FOLDER: &str = "x-ms-meta-hdi_isfolder";
 const AZURE_TYPE: &str = "x-ms-resource-type";
+/// Where Amazon tells the region that a bucket is in.
+const BUCKET_REGION: &str = "x-amz-bucket-region";
 /// Where Azure's services tell an error's code.
 const AZURE_CODE: &str = "x-ms-error-code";
 

@@ -205,7 +205,7 @@ impl Failures {
 /// How `object_store` says that an answer of status 200 lacks what every store of its kind gives.
 const SENSELESS: &[&str] = &["ETag Header missing", "Last-Modified Header missing", "Got invalid list response"];
 
-fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
+pub(super) fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(start)?;
     rest.split_once(end).map(|(inside, _)| inside)
 }

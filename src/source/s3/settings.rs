@@ -3,6 +3,9 @@
 //! `S3_CONNECT_TIMEOUT`, `S3_READ_TIMEOUT` and `S3_MAX_ATTEMPTS` of KServe's are not needed: stalls are cut and
 //! requests repeated anyway.
 
+use std::sync::Arc;
+
+use object_store::StaticCredentialProvider;
 use object_store::aws::AwsCredential;
 
 use super::{ADDRESSING, ENDPOINT, REGION};
@@ -27,7 +30,7 @@ pub(super) struct Settings {
     /// Whether Amazon's faster way is taken.
     pub(super) accelerate: bool,
     /// `None` for anonymous access.
-    pub(super) credential: Option<AwsCredential>,
+    pub(super) credential: Option<Arc<StaticCredentialProvider<AwsCredential>>>,
     pub(super) client: HttpClient,
     /// See [`CaCertificates::mark`].
     pub(super) mark: String,
@@ -66,6 +69,7 @@ impl Settings {
             Some(true) => None,
             _ => static_credentials(credentials)?,
         };
+        let credential = credential.map(|credential| Arc::new(StaticCredentialProvider::new(credential)));
         let authorities = authorities(credentials);
         let client = client(authorities.as_ref(), context)?;
         let mark = CaCertificates::mark(authorities.as_ref().map(|(_, pem)| pem.expose().as_str()));
@@ -226,7 +230,7 @@ mod tests {
     #[test]
     fn anonymous_is_anonymous_whatever_keys_there_are() {
         let keys = [("awsAccessKeyID", "a"), ("awsSecretAccessKey", "b"), ("AWS_SESSION_TOKEN", "c")];
-        assert_eq!(read(&[], &keys).unwrap().credential.unwrap().token.as_deref(), Some("c"));
+        assert_eq!(static_credentials(&keys.into_iter().collect()).unwrap().unwrap().token.as_deref(), Some("c"));
         let forced = [&keys[..], &[("awsAnonymousCredential", "true")]].concat();
         assert!(read(&[], &forced).unwrap().credential.is_none());
         // Half a pair too: nothing of it is sent.
