@@ -30,8 +30,9 @@
 //! only after the content was flushed, in the background. A blob whose partial is still there when the cache is opened
 //! under another boot id may have lost bytes: it is demoted to what it was, a partial, with every snapshot that has it.
 //!
-//! **Trust.** A snapshot is checked against its manifest, and its files against their blobs, when it is first used. A blob
-//! that has not the size of its file is none, and gives way to the next one that is verified.
+//! **Trust.** A snapshot is checked against its manifest, and its files against their blobs, when it is first used: what is not as
+//! it should be is mended where it lies, since it may be mounted. A blob that has not the size of its file is none, and gives way
+//! to the next one that is verified.
 //!
 //! **Roots.** What a lease names is in use. A blob is in use as long as a snapshot links it.
 
@@ -51,6 +52,7 @@ use crate::unpack::{Member, Unpacked};
 mod blob;
 mod layout;
 mod lease;
+mod mend;
 mod recover;
 mod remove;
 mod snapshot;
@@ -129,11 +131,12 @@ impl Cache {
     }
 
     /// The model with this id, if it is complete. Takes constant time once this process knows the model; the first
-    /// time, each of its files is looked at. A snapshot that is not as its manifest says is put aside.
+    /// time, each of its files is looked at. One that is not as its manifest says does not count, and stays for those
+    /// who have it mounted, until it is mended by being fetched again.
     pub fn snapshot(&self, id: Digest) -> Option<Snapshot> {
         let directory = self.layout.snapshot(id);
         let known = self.checked.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map(Arc::clone);
-        if let Some(contents) = known.filter(|_| directory.join("tree").is_dir()) {
+        if let Some(contents) = known.filter(|_| directory.join(snapshot::TREE).is_dir()) {
             return Some(Snapshot::new(id, directory, contents));
         }
         if !directory.exists() {
@@ -142,8 +145,8 @@ impl Cache {
         match snapshot::check(&self.layout, id) {
             Ok(contents) => Some(self.remember(id, contents)),
             Err(error) => {
-                tracing::warn!(snapshot = %id, error = %error.report(), "a model in the cache is damaged and is put aside");
-                self.forget(id);
+                tracing::warn!(snapshot = %id, error = %error.report(), "a model in the cache is damaged");
+                self.checked.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
                 None
             }
         }
@@ -226,13 +229,6 @@ impl Cache {
         let contents = Arc::new(contents);
         self.checked.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&contents));
         Snapshot::new(id, self.layout.snapshot(id), contents)
-    }
-
-    fn forget(&self, id: Digest) {
-        self.checked.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        if let Err(error) = self.layout.discard(&self.layout.snapshot(id)) {
-            tracing::error!(snapshot = %id, error = %error.report(), "a damaged model can't be put aside");
-        }
     }
 }
 

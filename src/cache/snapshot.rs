@@ -13,10 +13,15 @@ use serde::{Deserialize, Serialize};
 use super::blob::same_file;
 use super::layout::{Layout, named_after};
 use super::lease::Leases;
+use super::mend::mend;
 use crate::content::{content_digest, satisfies};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, Entry, Manifest, RelPath, identity};
 use crate::unpack::Unpack;
+
+/// Names in a snapshot's directory.
+pub(super) const TREE: &str = "tree";
+pub(super) const MANIFEST: &str = "manifest.json";
 
 /// One file of a stored model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +73,15 @@ impl Contents {
         }
         identity(self.parts.iter().map(|part| (&part.path, part.origin, part.unpack.clone())))
     }
+
+    pub(super) fn files(&self) -> &[StoredFile] {
+        &self.files
+    }
+
+    /// The directories that the files lie in, below the model's root.
+    pub(super) fn directories(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().flat_map(|file| file.path.ancestors())
+    }
 }
 
 /// A complete model in the cache.
@@ -90,7 +104,7 @@ impl Snapshot {
 
     /// The directory that holds the model's files and nothing else. Everything in it is shared: never write there.
     pub fn tree(&self) -> PathBuf {
-        self.directory.join("tree")
+        self.directory.join(TREE)
     }
 
     /// Digest of the content: see [`content_digest`].
@@ -140,7 +154,7 @@ pub struct Summary {
     pub leases: usize,
 }
 
-/// Lays blobs out as a model, in one step. A snapshot that is there already wins: it has the same content.
+/// Lays blobs out as a model, in one step. A snapshot that is there already wins: it has the same content, or is mended.
 pub(super) fn assemble(
     layout: &Layout,
     manifest: &Manifest,
@@ -175,22 +189,29 @@ pub(super) fn assemble(
         failed(error)
     };
     lay_out(layout, &scratch, &contents).map_err(abandoned)?;
-    match fs::rename(&scratch, layout.snapshot(manifest.id())) {
+    let directory = layout.snapshot(manifest.id());
+    if fs::symlink_metadata(&directory).is_ok_and(|there| !there.is_dir()) {
+        layout.discard(&directory)?;
+    }
+    match fs::rename(&scratch, &directory) {
         Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+            let there = check(layout, manifest.id()).or_else(|_| {
+                mend(layout, &scratch, &directory, &contents).map_err(failed)?;
+                check(layout, manifest.id())
+            });
             layout.discard(&scratch)?;
-            check(layout, manifest.id())
+            there
         }
         renamed => renamed.map(|()| contents).map_err(abandoned),
     }
 }
 
 fn lay_out(layout: &Layout, scratch: &Path, contents: &Contents) -> io::Result<()> {
-    let tree = scratch.join("tree");
+    let tree = scratch.join(TREE);
     let make = |path: &Path| fs::DirBuilder::new().mode(0o755).create(path);
     make(scratch)?;
     make(&tree)?;
-    let directories: BTreeSet<&str> = contents.files.iter().flat_map(|file| file.path.ancestors()).collect();
-    for directory in directories {
+    for directory in contents.directories().collect::<BTreeSet<_>>() {
         make(&tree.join(directory))?;
     }
     for file in &contents.files {
@@ -201,7 +222,7 @@ fn lay_out(layout: &Layout, scratch: &Path, contents: &Contents) -> io::Result<(
             linked => linked?,
         }
     }
-    fs::write(scratch.join("manifest.json"), serde_json::to_vec(contents)?)
+    fs::write(scratch.join(MANIFEST), serde_json::to_vec(contents)?)
 }
 
 /// Checks a snapshot: its manifest is the one that its name stands for, each file is there with the right size, and is
@@ -217,7 +238,7 @@ pub(super) fn check(layout: &Layout, id: Digest) -> Result<Contents> {
         return Err(corrupt("its digest is not that of its files".to_owned()));
     }
     for file in &contents.files {
-        let found = fs::symlink_metadata(directory.join("tree").join(file.path.as_str()));
+        let found = fs::symlink_metadata(directory.join(TREE).join(file.path.as_str()));
         let found = found.map_err(|_| corrupt(format!("\"{}\" is missing", file.path)))?;
         if !found.is_file() || found.len() != file.size {
             return Err(corrupt(format!("\"{}\" is not a file of {} bytes", file.path, file.size)));
@@ -265,7 +286,7 @@ pub(super) fn containing(layout: &Layout, digests: &BTreeSet<Digest>) -> io::Res
 }
 
 fn read(directory: &Path) -> Result<Contents> {
-    let path = directory.join("manifest.json");
+    let path = directory.join(MANIFEST);
     let text = fs::read(&path).map_err(|error| Error::io(format!("can't read {}", path.display()), error))?;
     serde_json::from_slice(&text)
         .map_err(|error| Error::with_source(ErrorKind::Corrupt, format!("{} is damaged", path.display()), error))

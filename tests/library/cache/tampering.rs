@@ -1,6 +1,9 @@
-//! Nothing is trusted for being on the disk: a model that is not as its manifest says is put aside, and made again.
+//! Nothing is trusted for being on the disk: a model that is not as its manifest says is mended.
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,10 +11,11 @@ use std::sync::Arc;
 
 use modelmount::Selection;
 use modelmount::unpack::{Kind, Unpack};
+use modelmount_test_support::eventually;
 use modelmount_test_support::model::{self, Files};
 
 use crate::memory::{Memory, source};
-use crate::node::{Node, assert_snapshot, limits};
+use crate::node::{Node, SOON, assert_snapshot, assert_tree, limits};
 
 /// Damages a complete model, and checks that it is not served; returns how many bytes were fetched to mend it.
 async fn mends(damage: impl FnOnce(&Path)) -> u64 {
@@ -24,13 +28,21 @@ async fn mends_model_of(files: &Files, memory: &Arc<Memory>, damage: impl FnOnce
     let mut node = Node::new(limits(2));
     let snapshot = node.fetch(&source(memory), &manifest).await.unwrap();
     let directory = snapshot.tree().parent().unwrap().to_owned();
+    // As a pod that has it mounted.
+    let mounted = File::open(snapshot.tree()).unwrap();
     node.flushed().await;
     node.stop().await;
     damage(&directory);
+    let still_there = snapshot.tree().is_dir();
     node.restart().await;
     assert!(node.cache().snapshot(manifest.id()).is_none(), "it is not served as it is");
     let before = memory.bytes_read();
     assert_snapshot(&node.fetch(&source(memory), &manifest).await.unwrap(), files);
+    if still_there {
+        assert_tree(Path::new(&format!("/proc/self/fd/{}", mounted.as_raw_fd())), files, 0o444);
+    }
+    let trash = node.root().join("trash");
+    eventually("nothing to be left over", SOON, || fs::read_dir(&trash).unwrap().next().is_none()).await;
     memory.bytes_read() - before
 }
 
@@ -49,6 +61,35 @@ async fn a_damaged_tree_is_laid_out_again() {
     assert_eq!(mends(|directory| replaced(directory, |path| fs::create_dir(path).unwrap())).await, 0);
     assert_eq!(mends(|directory| fs::remove_dir_all(directory.join("tree/tokenizer")).unwrap()).await, 0);
     assert_eq!(mends(|directory| fs::remove_dir_all(directory.join("tree")).unwrap()).await, 0);
+    assert_eq!(mends(|directory| replaced(directory, |path| fs::create_dir_all(path.join("a/b")).unwrap())).await, 0);
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("tokenizer.json"), "not the cache's").unwrap();
+    let links = |directory: &Path| {
+        fs::remove_dir_all(directory.join("tree/tokenizer")).unwrap();
+        symlink(elsewhere.path(), directory.join("tree/tokenizer")).unwrap();
+    };
+    assert_eq!(mends(links).await, 0);
+    assert_eq!(fs::read_to_string(elsewhere.path().join("tokenizer.json")).unwrap(), "not the cache's");
+    let is_file = |directory: &Path| {
+        fs::remove_dir_all(directory).unwrap();
+        fs::write(directory, "").unwrap();
+    };
+    assert_eq!(mends(is_file).await, 0);
+}
+
+/// What is nobody's goes when the rest is mended.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_do_not_stay_in_a_tree() {
+    let strangers = |directory: &Path| {
+        let tree = directory.join("tree");
+        fs::write(tree.join("sitecustomize.py"), "").unwrap();
+        fs::create_dir_all(tree.join("tokenizer/more/of/it")).unwrap();
+        fs::write(tree.join("tokenizer/more/file"), "").unwrap();
+        symlink("/etc", tree.join("etc")).unwrap();
+        fs::write(tree.join(OsStr::from_bytes(b"\xff")), "").unwrap();
+        fs::remove_file(tree.join("config.json")).unwrap();
+    };
+    assert_eq!(mends(strangers).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,7 +172,7 @@ fn root_of(snapshot: &Path) -> PathBuf {
 fn truncate_blob(root: &Path, size: u64) {
     let blobs = root.join("blobs");
     let (path, _) = crate::node::walk(&blobs).into_iter().find(|(_, metadata)| metadata.len() == size).unwrap();
-    fs::File::options().write(true).open(blobs.join(path)).unwrap().set_len(size / 2).unwrap();
+    File::options().write(true).open(blobs.join(path)).unwrap().set_len(size / 2).unwrap();
 }
 
 /// Within one process as well, and while the model is known to it.
