@@ -218,6 +218,11 @@ impl Model {
             .await
     }
 
+    /// Whether this is the other one, opened once, and not one that was opened anew.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.sources, &other.sources)
+    }
+
     /// Reads a file: see [`Source::read`].
     ///
     /// # Errors

@@ -111,7 +111,7 @@ async fn one_piece<S: Sink>(
     let mut sha = Sha256::new();
     // Room was set aside for a known size alone.
     let mut room = entry.size.is_none().then(|| Room::new(sink));
-    let mut stream = job.model().read(entry, Portion::Whole).await?;
+    let mut stream = job.read(entry, Portion::Whole).await?;
     while let Some(chunk) = stream.try_next().await? {
         if let Some(room) = &mut room {
             room.take(chunk.len() as u64)?;
@@ -277,7 +277,7 @@ impl<S: Sink> Parts<S> {
     }
 
     async fn stream(&self, offset: &mut u64, end: u64, sum: &mut PartSum) -> Result<()> {
-        let mut stream = self.job.model().read(&self.entry, Portion::Range(*offset..end)).await?;
+        let mut stream = self.job.read(&self.entry, Portion::Range(*offset..end)).await?;
         while let Some(chunk) = stream.try_next().await? {
             self.partial.write(*offset, &chunk)?;
             self.job.pace.brought(chunk.len() as u64);

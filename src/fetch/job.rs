@@ -13,12 +13,17 @@ use super::{Limits, Progress, archive, file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Count, Digest, Entry, TOO_MANY};
 use crate::model::Model;
+use crate::source::{ByteStream, Portion};
 use crate::unpack::{Member, Unpacked};
+
+/// Of how many who joined a fetch the credentials are kept.
+const MOST_CREDENTIALS: usize = 16;
 
 /// What the files of one fetch share.
 #[derive(Debug)]
 pub(super) struct Job {
-    model: RwLock<Model>,
+    /// Opened with the credentials of everybody who joined, the newest last; never empty.
+    models: RwLock<Vec<Model>>,
     /// Shared by all fetches of the process.
     pub(super) pace: Arc<Pace>,
     /// As well.
@@ -37,7 +42,7 @@ impl Job {
         limits: Limits,
         progress: Arc<Progress>,
     ) -> Self {
-        Self { model: RwLock::new(model), pace, unpackers, limits, progress, own: Arc::new(Semaphore::new(1)) }
+        Self { models: RwLock::new(vec![model]), pace, unpackers, limits, progress, own: Arc::new(Semaphore::new(1)) }
     }
 
     /// Waits for the right to make a request.
@@ -45,15 +50,43 @@ impl Job {
         self.pace.slot(&self.own).await
     }
 
-    /// The model to read from, with the newest credentials.
-    pub(super) fn model(&self) -> Model {
-        self.model.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Reads with the newest credentials; and with older ones, of others who want the same model, when the source does not
+    /// accept these any more.
+    pub(super) async fn read(&self, entry: &Entry, portion: Portion) -> Result<ByteStream> {
+        loop {
+            let model = self.models.read().unwrap_or_else(PoisonError::into_inner).last().cloned();
+            let model = model.ok_or_else(|| Error::new(ErrorKind::Internal, "a download without credentials"))?;
+            match model.read(entry, portion.clone()).await {
+                Err(error) if is_refusal(&error) && self.give_up(&model) => {
+                    tracing::warn!(error = %error.report(), "a download goes on with the credentials of another volume");
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// Reads from here on with the credentials of `model`: those that the fetch began with may expire.
     pub(super) fn renew(&self, model: Model) {
-        *self.model.write().unwrap_or_else(PoisonError::into_inner) = model;
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        if models.len() == MOST_CREDENTIALS {
+            models.remove(0);
+        }
+        models.push(model);
     }
+
+    /// Reads no more with these credentials, if there are others.
+    fn give_up(&self, refused: &Model) -> bool {
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        let others = models.iter().any(|model| !model.is(refused));
+        if others {
+            models.retain(|model| !model.is(refused));
+        }
+        others
+    }
+}
+
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::PermissionDenied)
 }
 
 /// A file that has arrived and was verified.

@@ -51,7 +51,7 @@ impl Transfers {
 
     /// Joins the transfer of this model, or begins one. It goes on for as long as anybody holds it. Whoever joins
     /// brings the newest credentials, which the transfer reads with from then on: they must have been tried
-    /// ([`Model::authorize`]), since the transfer is shared.
+    /// ([`Model::authorize`]). When the source does not accept them any more, it goes on with those of the others.
     pub fn join(&self, manifest: Manifest, model: impl Into<Model>) -> Arc<Transfer> {
         let id = manifest.id();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

@@ -137,12 +137,28 @@ impl Memory {
 
 /// This very source, as the library takes it.
 pub(crate) fn source(memory: &Arc<Memory>) -> Model {
-    let source: Arc<dyn Source> = Arc::new(Handle(Arc::clone(memory)));
+    source_for(memory, &Account::default())
+}
+
+/// The same, opened with somebody's credentials.
+pub(crate) fn source_for(memory: &Arc<Memory>, account: &Account) -> Model {
+    let source: Arc<dyn Source> = Arc::new(Handle(Arc::clone(memory), account.clone()));
     source.into()
 }
 
+/// Somebody who may read, until the rights are taken away.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Account(Arc<Mutex<Option<ErrorKind>>>);
+
+impl Account {
+    /// From here on reads are refused so.
+    pub(crate) fn refuse(&self, kind: ErrorKind) {
+        *self.0.lock().unwrap() = Some(kind);
+    }
+}
+
 #[derive(Debug)]
-struct Handle(Arc<Memory>);
+struct Handle(Arc<Memory>, Account);
 
 #[async_trait]
 impl Source for Handle {
@@ -155,6 +171,9 @@ impl Source for Handle {
     }
 
     async fn read(&self, entry: &Entry, portion: Portion) -> Result<ByteStream, Error> {
+        if let Some(kind) = *self.1.0.lock().unwrap() {
+            return Err(Error::new(kind, "no longer"));
+        }
         let memory = Arc::clone(&self.0);
         memory.requests.fetch_add(1, Ordering::SeqCst);
         let (bytes, version) = memory.files.lock().unwrap()[&entry.locator].clone();

@@ -2,6 +2,7 @@
 
 mod arrival;
 mod change;
+mod credentials;
 mod faults;
 mod resume;
 mod space;
