@@ -7,6 +7,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The result of every fallible operation of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -59,17 +60,18 @@ pub struct Error {
     kind: ErrorKind,
     context: String,
     source: Option<SharedError>,
+    wait: Option<Duration>,
 }
 
 impl Error {
     /// An error without a deeper cause. `context` is a clause for people: what failed, and what to do about it.
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Self { kind, context: context.into(), source: None }
+        Self { kind, context: context.into(), source: None, wait: None }
     }
 
     /// An error caused by another.
     pub fn with_source(kind: ErrorKind, context: impl Into<String>, source: impl Into<BoxedError>) -> Self {
-        Self { kind, context: context.into(), source: Some(source.into().into()) }
+        Self { kind, context: context.into(), source: Some(source.into().into()), wait: None }
     }
 
     /// An error of the file system at the given action, its kind told from the operating system's code.
@@ -84,6 +86,16 @@ impl Error {
     /// What a program can act on.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// How long the source asks to be left alone, if it does.
+    pub fn wait(&self) -> Option<Duration> {
+        self.wait
+    }
+
+    #[cfg(feature = "net")]
+    pub(crate) fn with_wait(self, wait: impl Into<Option<Duration>>) -> Self {
+        Self { wait: wait.into(), ..self }
     }
 
     /// The same error with a wider context in front: "`context`: what was said before".

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 #[cfg(feature = "s3")]
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::Host;
@@ -26,6 +26,7 @@ pub(crate) mod authorization;
 #[allow(dead_code, reason = "as above")]
 pub(crate) mod body;
 mod ca;
+mod cooldown;
 mod drip;
 #[allow(dead_code, reason = "as above")]
 mod follow;
@@ -36,6 +37,7 @@ mod follow;
 )]
 pub(crate) use body::read_all;
 pub use ca::CaCertificates;
+use cooldown::Cooldowns;
 #[cfg_attr(
     not(all(feature = "git", feature = "oci", feature = "huggingface")),
     allow(unused_imports, reason = "as above")
@@ -58,6 +60,7 @@ const MOST_TRUSTING: usize = 32;
 pub struct HttpClient {
     client: reqwest::Client,
     policy: Arc<Policy>,
+    cooldowns: Arc<Cooldowns>,
     #[cfg_attr(not(any(feature = "hdfs", feature = "s3")), allow(dead_code, reason = "for callers who bring others"))]
     authorities: CaCertificates,
     /// Clients that trust a caller's authorities too, by the digest of their PEM text.
@@ -87,6 +90,7 @@ impl HttpClient {
         Self {
             client,
             policy,
+            cooldowns: Arc::default(),
             authorities,
             #[cfg(feature = "s3")]
             trusting: Arc::default(),
@@ -134,7 +138,8 @@ impl HttpClient {
     /// Sends one request and returns the answer's head, whatever its status. Its body ends in an error when it drips.
     ///
     /// # Errors
-    /// [`ErrorKind::PermissionDenied`] when the policy refuses the host's address, else [`ErrorKind::Unavailable`].
+    /// [`ErrorKind::PermissionDenied`] when the policy refuses the host's address, else [`ErrorKind::Unavailable`]; also
+    /// without asking, while the server asks not to be asked.
     pub async fn execute(&self, request: reqwest::Request) -> Result<reqwest::Response> {
         // A literal address is never given to the resolver.
         let literal = match request.url().host() {
@@ -145,8 +150,11 @@ impl HttpClient {
         if let Some(address) = literal {
             self.policy.check_address(request.url().host_str().unwrap_or_default(), address)?;
         }
+        let caller = self.cooldowns.caller(request.url(), request.headers());
+        self.cooldowns.check(caller, request.url(), Instant::now())?;
         let host = origin_text(request.url());
         let answer = self.client.execute(request).await.map_err(|error| network_error(&host, error))?;
+        self.cooldowns.note(caller, answer.status(), answer.headers(), Instant::now());
         Ok(drip::cut(answer))
     }
 }

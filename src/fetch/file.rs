@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::follow::Follow;
 use super::hash::OrderedHash;
 use super::job::{Guard, Job, Sink, lost_task};
+use super::pace::Slot;
 use super::partial::{self, PartSum, Partial, Unresumable};
 use super::room::Room;
 use crate::error::{Error, ErrorKind, Result};
@@ -91,7 +92,7 @@ async fn whole<S: Sink>(
                     job.progress.lost(size);
                     sink.lost(size);
                 }
-                patience.after(error).await?;
+                tokio::time::sleep(patience.after(&error).ok_or(error)?).await;
             }
         }
     }
@@ -228,9 +229,9 @@ async fn in_parts<S: Sink>(
 
 /// Fetches what is missing next, if anything still is.
 async fn next_run<S: Sink>(parts: Arc<Parts<S>>) -> Result<()> {
-    let _slot = parts.job.slot().await?;
+    let slot = parts.job.slot().await?;
     match parts.take() {
-        Some(run) => parts.fetch(run).await,
+        Some(run) => parts.fetch(run, slot).await,
         None => Ok(()),
     }
 }
@@ -258,7 +259,7 @@ impl<S: Sink> Parts<S> {
     }
 
     /// Fetches a run of parts, going on from where a broken connection left it.
-    async fn fetch(&self, run: Range<usize>) -> Result<()> {
+    async fn fetch(&self, run: Range<usize>, mut slot: Slot) -> Result<()> {
         let part_size = self.job.limits.part_size;
         let mut offset = run.start as u64 * part_size;
         let end = (run.end as u64 * part_size).min(self.size);
@@ -270,7 +271,11 @@ impl<S: Sink> Parts<S> {
                 if offset > before {
                     patience = Patience::new();
                 }
-                patience.after(error).await?;
+                let pause = patience.after(&error).ok_or(error)?;
+                // Somebody else may ask another server meanwhile.
+                drop(slot);
+                tokio::time::sleep(pause).await;
+                slot = self.job.slot().await?;
             }
         }
         Ok(())
@@ -320,18 +325,19 @@ impl Patience {
         Self { left: ATTEMPTS - 1, pause: FIRST_PAUSE }
     }
 
-    /// Waits before the next attempt, or gives the error back: it is no passing one, or was seen too often.
-    async fn after(&mut self, error: Error) -> Result<()> {
+    /// The pause before the next attempt, or none: the error is no passing one, or was seen too often.
+    fn after(&mut self, error: &Error) -> Option<Duration> {
         if error.kind() != ErrorKind::Unavailable || self.left == 0 {
-            return Err(error);
+            return None;
         }
-        tracing::debug!(error = %error.report(), pause = ?self.pause, "a request failed and is repeated");
         // Spread, so that many nodes that failed together do not come back together.
         let spread = RandomState::new().build_hasher().finish() % 50;
-        tokio::time::sleep(self.pause * (75 + u32::try_from(spread).unwrap_or(0)) / 100).await;
+        let pause = self.pause * (75 + u32::try_from(spread).unwrap_or(0)) / 100;
         self.left -= 1;
         self.pause *= 2;
-        Ok(())
+        let pause = error.wait().map_or(pause, |wait| wait + pause);
+        tracing::debug!(error = %error.report(), ?pause, "a request failed and is repeated");
+        Some(pause)
     }
 }
 

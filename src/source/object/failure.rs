@@ -72,10 +72,11 @@ impl Failures {
     pub(in crate::source) fn explain(&self, error: Store) -> Error {
         if let Some(own) = cause::<Error>(&error) {
             let text = format!("{}: {own}", self.uri);
-            return match std::error::Error::source(own) {
+            let explained = match std::error::Error::source(own) {
                 Some(source) => Error::with_source(own.kind(), text, Root(deepest(source))),
                 None => Error::new(own.kind(), text),
             };
+            return explained.with_wait(own.wait());
         }
         let text = error.to_string();
         let code = between(&text, "<Code>", "</Code>").filter(|code| is_code(code)).unwrap_or_default();

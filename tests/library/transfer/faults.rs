@@ -1,7 +1,8 @@
 //! A network and servers that fail: what can be repeated is repeated, and what is wrong is never taken for right.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use modelmount::ErrorKind;
 use modelmount_test_support::model::Files;
@@ -84,6 +85,32 @@ async fn a_busy_server_is_asked_again() {
         |_| Response::new(502),
     ])
     .await;
+}
+
+/// Whoever asks on, while a server counts requests, is refused for longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_asks_to_be_left_alone_is() {
+    const WAIT: Duration = Duration::from_secs(1);
+    let refused = Arc::new(Mutex::new(Vec::new()));
+    let times = Arc::clone(&refused);
+    let server = ScriptedServer::start(move |request| {
+        let mut times = times.lock().unwrap();
+        let now = Instant::now();
+        match times.first() {
+            _ if !reads(request) => tagged(Response::content(request, b"abc")),
+            Some(first) if now.duration_since(*first) >= WAIT => tagged(Response::content(request, b"abc")),
+            _ => {
+                times.push(now);
+                Response::new(429).header("retry-after", WAIT.as_secs().to_string())
+            }
+        }
+    })
+    .await;
+    let (source, manifest) = resolve_url(&format!("{}/weights", server.url())).await;
+    let node = Node::new(limits(3));
+    let snapshot = node.fetch(&source, &manifest).await.unwrap();
+    assert_snapshot(&snapshot, &[("weights".to_owned(), b"abc".to_vec())].into());
+    assert_eq!(refused.lock().unwrap().len(), 1, "it was asked again before its time");
 }
 
 /// Parts that are not the ones asked for are not written where those belong; the whole is read instead.
