@@ -263,6 +263,7 @@ main() {
 	as_root
 	have s5cmd || die "the demo needs s5cmd; see above"
 	[[ -s $MODEL/model.safetensors ]] || die "the demo needs the model; see above"
+	without_proxies
 	make_work demo
 	trap finish EXIT
 	trap 'exit 130' INT TERM

@@ -13,6 +13,8 @@ if (($#)); then features=("$@"); else
 	((${#features[@]} > 1)) || die "no features are found in Cargo.toml"
 fi
 make_work features
+cargo fetch --locked --quiet
+without_proxies
 trap clean_up EXIT
 failed=()
 for feature in "${features[@]}"; do

@@ -4,6 +4,7 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
+without_proxies
 cd "$ROOT"
 
 ARCHIVE=$(image_archive)

@@ -6,6 +6,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TOOLS=${MODELMOUNT_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/modelmount-tools}
 PATH=$TOOLS/bin:$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin
 export PATH MODELMOUNT_TOOLS=$TOOLS
+# As everywhere: what goes into images, and what a node keeps for its containers, is for other users than root too.
+umask 022
 
 # Keys of the S3 servers that the scripts start on loopback. No secret: they open nothing else.
 S3_KEY=modelmount-test
@@ -41,6 +43,9 @@ unchecked() {
 	if in_ci; then die "$1: $2"; fi
 	skip "$1" "$2"
 }
+
+# What leads out of this machine to what is installed must not stand between programs on loopback and in the cluster.
+without_proxies() { unset http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY; }
 
 # The version in Cargo.toml.
 version() { sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml"; }

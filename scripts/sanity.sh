@@ -8,6 +8,7 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
+without_proxies
 cd "$ROOT"
 
 OUT=${CARGO_TARGET_DIR:-$ROOT/target}/test

@@ -22,6 +22,9 @@ E2E_DIR=${E2E_DIR:-$(realpath "${TMPDIR:-/tmp}")/modelmount-e2e}
 CGROUP=modelmount-e2e-$(cksum <<<"$E2E_DIR" | cut -d ' ' -f 1)
 HERE=$(realpath "$(dirname "$0")")
 export E2E_DIR CGROUP
+# What is set for programs of these names means others than the cluster's.
+without_proxies
+unset "${!AWS_@}" "${!CONTAINERD_@}" "${!HELM_@}" "${!KUBERNETES_@}"
 
 usage() {
 	sed -n '2,/^set /{s/^# \{0,1\}//;/^set /d;p}' "$0" >&2
