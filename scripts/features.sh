@@ -13,9 +13,9 @@ if (($#)); then features=("$@"); else
 	((${#features[@]} > 1)) || die "no features are found in Cargo.toml"
 fi
 make_work features
-cargo fetch --locked --quiet
-without_proxies
 trap clean_up EXIT
+fetch_crates
+without_proxies
 failed=()
 for feature in "${features[@]}"; do
 	log=$WORK/${feature:-none}.log

@@ -47,6 +47,9 @@ unchecked() {
 # What leads out of this machine to what is installed must not stand between programs on loopback and in the cluster.
 without_proxies() { unset http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY; }
 
+# What is compiled here, fetched while there is a way out.
+fetch_crates() { cargo fetch --locked --quiet --target "$(rustc -vV | sed -n 's/^host: //p')"; }
+
 # The version in Cargo.toml.
 version() { sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml"; }
 

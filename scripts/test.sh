@@ -73,7 +73,7 @@ main() {
 	mkdir -p "$OUT"
 	: >"$MODELMOUNT_SKIP_FILE"
 	CI='' scripts/tools.sh test # what is missing is in the list of skips, which CI=true makes a failure below
-	cargo fetch --locked --quiet
+	fetch_crates
 	without_proxies
 	cargo_tests
 	# With the binary that the tests were built with: another set of features would be compiled anew.

@@ -138,9 +138,11 @@ impl ModelRequest {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for options or credentials of wrong form.
     pub fn open(&self, credentials: &Credentials, context: &Context) -> Result<Model> {
+        let context = &context.apart();
         let open =
             |part: &Part| (source::registration(&part.uri)?.open)(&part.uri, &part.options, credentials, context);
-        Ok(Model { sources: self.parts.iter().map(open).collect::<Result<_>>()? })
+        let sources = self.parts.iter().map(open).collect::<Result<_>>()?;
+        Ok(Model { sources, credentials: Some(Arc::new(credentials.clone())) })
     }
 
     /// Asks the sources what the model consists of.
@@ -183,6 +185,8 @@ impl ModelRequest {
 pub struct Model {
     /// Never empty. Files say by [`Entry::part`] whose they are.
     sources: Arc<[Arc<dyn Source>]>,
+    /// What they were opened with, if that is known.
+    credentials: Option<Arc<Credentials>>,
 }
 
 impl Model {
@@ -218,9 +222,10 @@ impl Model {
             .await
     }
 
-    /// Whether this is the other one, opened once, and not one that was opened anew.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.sources, &other.sources)
+    /// Whether sources can't tell the two apart: they are one, or were opened with the same credentials.
+    pub(crate) fn is_same_caller(&self, other: &Self) -> bool {
+        let same_credentials = self.credentials.is_some() && self.credentials == other.credentials;
+        same_credentials || Arc::ptr_eq(&self.sources, &other.sources)
     }
 
     /// Reads a file: see [`Source::read`].
@@ -239,7 +244,7 @@ impl Model {
 
 impl From<Arc<dyn Source>> for Model {
     fn from(source: Arc<dyn Source>) -> Self {
-        Self { sources: Arc::new([source]) }
+        Self { sources: Arc::new([source]), credentials: None }
     }
 }
 

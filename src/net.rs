@@ -60,6 +60,7 @@ const MOST_TRUSTING: usize = 32;
 pub struct HttpClient {
     client: reqwest::Client,
     policy: Arc<Policy>,
+    /// What servers have asked of whoever has this client: see [`Self::apart`].
     cooldowns: Arc<Cooldowns>,
     #[cfg_attr(not(any(feature = "hdfs", feature = "s3")), allow(dead_code, reason = "for callers who bring others"))]
     authorities: CaCertificates,
@@ -97,6 +98,11 @@ impl HttpClient {
         }
     }
 
+    /// The same connections for another caller, who is not concerned by what servers have asked of this one.
+    pub(crate) fn apart(&self) -> Self {
+        Self { cooldowns: Arc::default(), ..self.clone() }
+    }
+
     /// The client for callers who trust the authorities in this PEM text too: the same one each time, so that a publish
     /// pays neither for setting up TLS nor for a new handshake.
     ///
@@ -106,8 +112,9 @@ impl HttpClient {
     pub(crate) fn trusting(&self, pem: &str) -> std::result::Result<Self, &'static str> {
         let mut trusting = self.trusting.lock().unwrap_or_else(PoisonError::into_inner);
         let digest = Digest::of(pem);
+        let own = |client: &Self| Self { cooldowns: Arc::clone(&self.cooldowns), ..client.clone() };
         if let Some(client) = trusting.get(&digest) {
-            return Ok(client.clone());
+            return Ok(own(client));
         }
         let authorities = self.authorities.clone().and(CaCertificates::from_pem(pem.as_bytes())?);
         let client = build(&self.policy, &authorities, None).map_err(|_| "holds a certificate that is refused")?;
@@ -116,8 +123,8 @@ impl HttpClient {
         if trusting.len() >= MOST_TRUSTING {
             trusting.clear();
         }
-        trusting.insert(digest, client.clone());
-        Ok(client)
+        let client = trusting.entry(digest).or_insert(client);
+        Ok(own(client))
     }
 
     /// A client of its own, for a caller who brought TLS settings: it trusts `authorities` too, and shows a client
@@ -150,11 +157,10 @@ impl HttpClient {
         if let Some(address) = literal {
             self.policy.check_address(request.url().host_str().unwrap_or_default(), address)?;
         }
-        let caller = self.cooldowns.caller(request.url(), request.headers());
-        self.cooldowns.check(caller, request.url(), Instant::now())?;
-        let host = origin_text(request.url());
-        let answer = self.client.execute(request).await.map_err(|error| network_error(&host, error))?;
-        self.cooldowns.note(caller, answer.status(), answer.headers(), Instant::now());
+        self.cooldowns.check(request.url(), Instant::now())?;
+        let url = request.url().clone();
+        let answer = self.client.execute(request).await.map_err(|error| network_error(&origin_text(&url), error))?;
+        self.cooldowns.note(&url, answer.status(), answer.headers(), Instant::now());
         Ok(drip::cut(answer))
     }
 }

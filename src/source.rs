@@ -170,6 +170,15 @@ impl Context {
         })
     }
 
+    /// The same for another model: what servers ask of whoever reads one (`Retry-After`) does not concern the others.
+    pub(crate) fn apart(&self) -> Self {
+        Self {
+            #[cfg(feature = "net")]
+            http: self.http.apart(),
+            ..self.clone()
+        }
+    }
+
     /// A context under `policy` whose sources also trust `authorities`.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use super::layout::Layout;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Digest;
 
 /// Whether this version of a file, of this size where the source tells it, is here: its digest and size.
@@ -31,11 +31,14 @@ pub(super) fn content(layout: &Layout, origin: Digest) -> Option<(Digest, u64)> 
 pub(super) fn commit(layout: &Layout, origin: Digest, digest: Digest, size: u64) -> Result<()> {
     let (partial, blob) = (layout.partial(origin), layout.blob(digest));
     let data = partial.join("data");
+    let failed = |error| Error::io(format!("can't store {}", blob.display()), error);
+    let written = fs::symlink_metadata(&data).map_err(failed)?.len();
+    if written != size {
+        layout.discard(&partial)?;
+        let text = format!("{} has {written} bytes, and {size} were verified", data.display());
+        return Err(Error::new(ErrorKind::Corrupt, text));
+    }
     let link = || {
-        let written = fs::symlink_metadata(&data)?.len();
-        if written != size {
-            return Err(io::Error::other(format!("{} has {written} bytes, and {size} were verified", data.display())));
-        }
         fs::set_permissions(&data, Permissions::from_mode(0o444))?;
         make_parent(&blob)?;
         // Before the blob: a link without its blob means nothing, but a blob that nobody knows by its origin would be
@@ -48,7 +51,7 @@ pub(super) fn commit(layout: &Layout, origin: Digest, digest: Digest, size: u64)
         };
         Ok(was_there)
     };
-    let was_there = link().map_err(|error| Error::io(format!("can't store {}", blob.display()), error))?;
+    let was_there = link().map_err(failed)?;
     if was_there { layout.discard(&partial) } else { Ok(()) }
 }
 
@@ -98,9 +101,11 @@ mod tests {
         fs::create_dir(layout.partial(origin)).unwrap();
         fs::write(layout.partial(origin).join("data"), "conte").unwrap();
         let error = commit(&layout, origin, digest, 7).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
         assert!(error.report().contains("has 5 bytes, and 7 were verified"), "{error:?}");
         assert_eq!((known(&layout, origin, None), layout.blob(digest).exists()), (None, false));
 
+        fs::create_dir(layout.partial(origin)).unwrap();
         fs::write(layout.partial(origin).join("data"), "content").unwrap();
         commit(&layout, origin, digest, 7).unwrap();
         assert_eq!(known(&layout, origin, Some(7)), Some((digest, 7)));

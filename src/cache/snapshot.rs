@@ -200,7 +200,17 @@ pub(super) fn assemble(
                 check(layout, manifest.id())
             });
             layout.discard(&scratch)?;
-            there
+            match there {
+                // What the disk can't read can't be mended, but moved out of the way. A full disk is no reason for that.
+                Err(error) if error.kind() != ErrorKind::ResourceExhausted => {
+                    tracing::warn!(snapshot = %manifest.id(), error = %error.report(), "a damaged model can't be mended, and is put aside");
+                    layout.discard(&directory)?;
+                    lay_out(layout, &scratch, &contents).map_err(abandoned)?;
+                    fs::rename(&scratch, &directory).map_err(abandoned)?;
+                    Ok(contents)
+                }
+                there => there,
+            }
         }
         renamed => renamed.map(|()| contents).map_err(abandoned),
     }

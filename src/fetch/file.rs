@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::follow::Follow;
 use super::hash::OrderedHash;
 use super::job::{Guard, Job, Sink, lost_task};
-use super::pace::Slot;
+use super::pace::{ActiveFile, Slot};
 use super::partial::{self, PartSum, Partial, Unresumable};
 use super::room::Room;
 use crate::error::{Error, ErrorKind, Result};
@@ -81,6 +82,7 @@ async fn whole<S: Sink>(
     let unfinished = Unresumable::new(directory);
     let mut patience = Patience::new();
     loop {
+        let mut renewals = job.renewals();
         let mut size = 0;
         match one_piece(job, sink, entry, directory, follow, &mut size).await {
             Ok(digest) => {
@@ -92,7 +94,7 @@ async fn whole<S: Sink>(
                     job.progress.lost(size);
                     sink.lost(size);
                 }
-                tokio::time::sleep(patience.after(&error).ok_or(error)?).await;
+                pause(patience.after(&error).ok_or(error)?, &mut renewals).await;
             }
         }
     }
@@ -149,6 +151,8 @@ struct Parts<S> {
     partial: Partial,
     hash: OrderedHash,
     missing: Mutex<VecDeque<usize>>,
+    /// Its share of the requests; given up while it waits for its server.
+    active: Mutex<Option<ActiveFile>>,
     _guard: Guard,
 }
 
@@ -190,13 +194,13 @@ async fn in_parts<S: Sink>(
         partial,
         hash,
         missing,
+        active: Mutex::new(Some(job.pace.file())),
         _guard: Arc::clone(guard),
     };
     let parts = Arc::new(parts);
 
     let mut running = JoinSet::new();
     let mut outcome = Ok(());
-    let _active = job.pace.file();
     while outcome.is_ok() {
         let wanted = job.pace.share().min(parts.missing().len());
         while running.len() < wanted {
@@ -241,6 +245,10 @@ impl<S: Sink> Parts<S> {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn active(&self) -> MutexGuard<'_, Option<ActiveFile>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the next missing part; with those that follow it when this file has one request at a time only, since
     /// then a longer one saves round trips and keeps the bytes in order.
     fn take(&self) -> Option<Range<usize>> {
@@ -266,15 +274,22 @@ impl<S: Sink> Parts<S> {
         let mut sum = PartSum::new();
         let mut patience = Patience::new();
         while offset < end {
-            let before = offset;
+            let (before, mut renewals) = (offset, self.job.renewals());
             if let Err(error) = self.stream(&mut offset, end, &mut sum).await {
                 if offset > before {
                     patience = Patience::new();
                 }
-                let pause = patience.after(&error).ok_or(error)?;
+                let waits = error.wait().is_some();
+                let length = patience.after(&error).ok_or(error)?;
                 // Somebody else may ask another server meanwhile.
                 drop(slot);
-                tokio::time::sleep(pause).await;
+                if waits {
+                    self.active().take();
+                }
+                pause(length, &mut renewals).await;
+                if waits {
+                    self.active().get_or_insert_with(|| self.job.pace.file());
+                }
                 slot = self.job.slot().await?;
             }
         }
@@ -327,17 +342,29 @@ impl Patience {
 
     /// The pause before the next attempt, or none: the error is no passing one, or was seen too often.
     fn after(&mut self, error: &Error) -> Option<Duration> {
+        // Spread, so that many nodes that failed together do not come back together.
+        let spread = u32::try_from(RandomState::new().build_hasher().finish() % 50).unwrap_or(0);
+        // With a time to wait, the server was not asked.
+        if let Some(wait) = error.wait() {
+            tracing::info!(error = %error.report(), ?wait, "a download waits for its server");
+            return Some(wait + FIRST_PAUSE * spread / 10);
+        }
         if error.kind() != ErrorKind::Unavailable || self.left == 0 {
             return None;
         }
-        // Spread, so that many nodes that failed together do not come back together.
-        let spread = RandomState::new().build_hasher().finish() % 50;
-        let pause = self.pause * (75 + u32::try_from(spread).unwrap_or(0)) / 100;
+        let pause = self.pause * (75 + spread) / 100;
         self.left -= 1;
         self.pause *= 2;
-        let pause = error.wait().map_or(pause, |wait| wait + pause);
         tracing::debug!(error = %error.report(), ?pause, "a request failed and is repeated");
         Some(pause)
+    }
+}
+
+/// Waits before a request is repeated, or until somebody has brought credentials with which it may be answered.
+async fn pause(length: Duration, renewals: &mut watch::Receiver<()>) {
+    // An error of the latter: there is nobody left who could.
+    if let Ok(Err(_)) = tokio::time::timeout(length, renewals.changed()).await {
+        tokio::time::sleep(length).await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::pace::{Pace, Slot};
@@ -16,7 +16,7 @@ use crate::model::Model;
 use crate::source::{ByteStream, Portion};
 use crate::unpack::{Member, Unpacked};
 
-/// Of how many who joined a fetch the credentials are kept.
+/// How many different credentials of those who joined a fetch are kept.
 const MOST_CREDENTIALS: usize = 16;
 
 /// What the files of one fetch share.
@@ -32,6 +32,7 @@ pub(super) struct Job {
     pub(super) progress: Arc<Progress>,
     /// The request that it may make whatever others do.
     own: Arc<Semaphore>,
+    renewed: watch::Sender<()>,
 }
 
 impl Job {
@@ -42,7 +43,15 @@ impl Job {
         limits: Limits,
         progress: Arc<Progress>,
     ) -> Self {
-        Self { models: RwLock::new(vec![model]), pace, unpackers, limits, progress, own: Arc::new(Semaphore::new(1)) }
+        Self {
+            models: RwLock::new(vec![model]),
+            pace,
+            unpackers,
+            limits,
+            progress,
+            own: Arc::new(Semaphore::new(1)),
+            renewed: watch::Sender::new(()),
+        }
     }
 
     /// Waits for the right to make a request.
@@ -58,7 +67,7 @@ impl Job {
             let model = model.ok_or_else(|| Error::new(ErrorKind::Internal, "a download without credentials"))?;
             match model.read(entry, portion.clone()).await {
                 Err(error) if is_refusal(&error) && self.give_up(&model) => {
-                    tracing::warn!(error = %error.report(), "a download goes on with the credentials of another volume");
+                    tracing::warn!(error = %error.report(), "a download goes on with other credentials");
                 }
                 answer => return answer,
             }
@@ -68,18 +77,26 @@ impl Job {
     /// Reads from here on with the credentials of `model`: those that the fetch began with may expire.
     pub(super) fn renew(&self, model: Model) {
         let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        models.retain(|known| !known.is_same_caller(&model));
         if models.len() == MOST_CREDENTIALS {
             models.remove(0);
         }
         models.push(model);
+        drop(models);
+        self.renewed.send_replace(());
+    }
+
+    /// Tells of credentials that are brought from here on.
+    pub(super) fn renewals(&self) -> watch::Receiver<()> {
+        self.renewed.subscribe()
     }
 
     /// Reads no more with these credentials, if there are others.
     fn give_up(&self, refused: &Model) -> bool {
         let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
-        let others = models.iter().any(|model| !model.is(refused));
+        let others = models.iter().any(|model| !model.is_same_caller(refused));
         if others {
-            models.retain(|model| !model.is(refused));
+            models.retain(|model| !model.is_same_caller(refused));
         }
         others
     }

@@ -1,15 +1,14 @@
 //! Servers that ask to be left alone for a while are left alone (`Retry-After`, RFC 9110 section 10.2.3).
 //!
-//! Hubs and registries count requests, and refuse those for longer, or for good, who go on asking. What a server has said to
-//! one caller holds for these credentials alone: whoever brings others on the same node has a count of his own. Other servers
-//! are busy (503): what they say holds for what was asked of them.
+//! Hubs and registries count requests, and refuse those for longer, or for good, who go on asking (429). Other servers are busy
+//! (503), and what they say holds for what was asked of them. Each model that is opened takes note for itself: whoever brings
+//! other credentials has a count of his own, and must not be kept from asking by what somebody else was told.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::header::{AUTHORIZATION, RETRY_AFTER};
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 use url::Url;
 
@@ -18,39 +17,25 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Longer than that nobody is left alone: Hugging Face counts in windows of five minutes.
 const LONGEST: Duration = Duration::from_secs(300);
-/// Callers that are remembered.
-const MOST: usize = 1024;
+/// Servers, and places on them, that are remembered.
+const MOST: usize = 64;
 
-/// Who asks whom, as far as servers tell callers apart, and for what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Caller {
-    anything: u64,
-    this: u64,
-}
-
-/// Who is not to ask before when.
+/// What is not to be asked before when: an origin, or one path of it.
 #[derive(Debug, Default)]
-pub(super) struct Cooldowns {
-    hasher: RandomState,
-    until: Mutex<HashMap<u64, Instant>>,
-}
+pub(super) struct Cooldowns(Mutex<HashMap<String, Instant>>);
 
 impl Cooldowns {
-    /// Who asks with this request.
-    pub(super) fn caller(&self, url: &Url, headers: &HeaderMap) -> Caller {
-        let credentials = headers.get(AUTHORIZATION).map(http::HeaderValue::as_bytes);
-        let key = |path| self.hasher.hash_one((url.origin().ascii_serialization(), credentials, path));
-        Caller { anything: key(None), this: key(Some(url.path())) }
-    }
-
     /// Refuses a request that the server asked not to make.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`], with the time to wait.
-    pub(super) fn check(&self, caller: Caller, url: &Url, now: Instant) -> Result<()> {
+    pub(super) fn check(&self, url: &Url, now: Instant) -> Result<()> {
         let until = {
             let until = self.until();
-            [caller.anything, caller.this].iter().filter_map(|key| until.get(key)).max().copied()
+            if until.is_empty() {
+                return Ok(());
+            }
+            [origin_text(url), place(url)].iter().filter_map(|key| until.get(key)).max().copied()
         };
         let left = until.map(|until| until.saturating_duration_since(now));
         let Some(left) = left.filter(|left| !left.is_zero()) else { return Ok(()) };
@@ -61,10 +46,10 @@ impl Cooldowns {
     }
 
     /// Takes note of an answer.
-    pub(super) fn note(&self, caller: Caller, status: StatusCode, headers: &HeaderMap, now: Instant) {
+    pub(super) fn note(&self, url: &Url, status: StatusCode, headers: &HeaderMap, now: Instant) {
         let key = match status {
-            StatusCode::TOO_MANY_REQUESTS => caller.anything,
-            StatusCode::SERVICE_UNAVAILABLE => caller.this,
+            StatusCode::TOO_MANY_REQUESTS => origin_text(url),
+            StatusCode::SERVICE_UNAVAILABLE => place(url),
             _ => return,
         };
         let Some(wait) = asked_for(headers) else { return };
@@ -77,9 +62,13 @@ impl Cooldowns {
         }
     }
 
-    fn until(&self) -> MutexGuard<'_, HashMap<u64, Instant>> {
-        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    fn until(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn place(url: &Url) -> String {
+    format!("{}{}", origin_text(url), url.path())
 }
 
 /// How long an answer asks to wait. (That it may name a date instead is not used by servers that count.)
@@ -97,37 +86,31 @@ mod tests {
         [(name, HeaderValue::from_static(value))].into_iter().collect()
     }
 
-    #[test]
-    fn whoever_was_asked_to_wait_waits_and_nobody_else() {
-        let cooldowns = Cooldowns::default();
-        let (url, other) = (Url::parse("https://hub/a").unwrap(), Url::parse("https://other/a").unwrap());
-        let token = headers(AUTHORIZATION, "Bearer CANARY");
-        let caller = cooldowns.caller(&url, &token);
-        let now = Instant::now();
-        cooldowns.note(caller, StatusCode::TOO_MANY_REQUESTS, &headers(RETRY_AFTER, "60"), now);
+    fn urls<const N: usize>(urls: [&str; N]) -> [Url; N] {
+        urls.map(|url| Url::parse(url).unwrap())
+    }
 
-        let path = Url::parse("https://hub/b").unwrap();
-        cooldowns.check(cooldowns.caller(&path, &token), &path, now).unwrap_err();
-        let error = cooldowns.check(caller, &url, now + Duration::from_secs(20)).unwrap_err();
+    #[test]
+    fn a_server_that_counts_is_left_alone_for_as_long_as_it_said() {
+        let cooldowns = Cooldowns::default();
+        let [asked, path, other] = urls(["https://hub/a", "https://hub/b?c", "https://other/a"]);
+        let now = Instant::now();
+        cooldowns.note(&asked, StatusCode::TOO_MANY_REQUESTS, &headers(RETRY_AFTER, "60"), now);
+        let error = cooldowns.check(&path, now + Duration::from_secs(20)).unwrap_err();
         assert_eq!((error.kind(), error.wait()), (ErrorKind::Unavailable, Some(Duration::from_secs(40))));
         assert!(error.report().contains("https://hub asks to be left alone, for 1 min"), "{error:?}");
-        cooldowns.check(caller, &url, now + Duration::from_secs(60)).unwrap();
-
-        let others = [(&url, headers(AUTHORIZATION, "Bearer other")), (&url, HeaderMap::new()), (&other, token)];
-        for (url, headers) in others {
-            cooldowns.check(cooldowns.caller(url, &headers), url, now).unwrap();
-        }
+        cooldowns.check(&path, now + Duration::from_secs(60)).unwrap();
+        cooldowns.check(&other, now).unwrap();
     }
 
     #[test]
     fn a_busy_server_is_left_alone_with_what_it_was_asked() {
         let cooldowns = Cooldowns::default();
-        let urls = ["https://hub/a?page=1", "https://hub/a", "https://hub/b"].map(|url| Url::parse(url).unwrap());
+        let urls = urls(["https://hub/a?page=1", "https://hub/a", "https://hub/b"]);
         let now = Instant::now();
         let refused = |status| {
-            let answer = headers(RETRY_AFTER, "60");
-            cooldowns.note(cooldowns.caller(&urls[0], &HeaderMap::new()), status, &answer, now);
-            urls.each_ref().map(|url| cooldowns.check(cooldowns.caller(url, &HeaderMap::new()), url, now).is_err())
+            cooldowns.note(&urls[0], status, &headers(RETRY_AFTER, "60"), now);
+            urls.each_ref().map(|url| cooldowns.check(url, now).is_err())
         };
         assert_eq!(refused(StatusCode::OK), [false; 3]);
         assert_eq!(refused(StatusCode::SERVICE_UNAVAILABLE), [true, true, false]);
@@ -148,17 +131,13 @@ mod tests {
     fn not_everybody_is_remembered() {
         let cooldowns = Cooldowns::default();
         let now = Instant::now();
-        let note = |number: u64, now| {
-            cooldowns.note(
-                Caller { anything: number, this: 0 },
-                StatusCode::TOO_MANY_REQUESTS,
-                &headers(RETRY_AFTER, "60"),
-                now,
-            );
+        let note = |number: usize, now| {
+            let url = Url::parse(&format!("https://hub-{number}")).unwrap();
+            cooldowns.note(&url, StatusCode::TOO_MANY_REQUESTS, &headers(RETRY_AFTER, "60"), now);
         };
-        (0..2 * MOST as u64).for_each(|number| note(number, now));
+        (0..2 * MOST).for_each(|number| note(number, now));
         assert_eq!(cooldowns.until().len(), MOST);
-        note(u64::MAX, now + Duration::from_secs(61));
+        note(usize::MAX, now + Duration::from_secs(61));
         assert_eq!(cooldowns.until().len(), 1);
     }
 }

@@ -84,16 +84,13 @@ impl Hdfs {
         let (mut items, mut count) = (Vec::new(), Count::default());
         let mut level = vec![self.path.clone()];
         while !level.is_empty() {
-            let listed: Vec<(String, Vec<Status>)> = stream::iter(level)
+            let mut listings = stream::iter(std::mem::take(&mut level))
                 .map(async |path| {
                     let entries = self.rest.entries(&path).await?;
                     Ok::<_, Error>((path, entries))
                 })
-                .buffered(QUESTIONS)
-                .try_collect()
-                .await?;
-            level = Vec::new();
-            for (directory, entries) in listed {
+                .buffered(QUESTIONS);
+            while let Some((directory, entries)) = listings.try_next().await? {
                 for entry in entries {
                     let path = format!("{directory}/{}", entry.name);
                     if !count.add(&path) {

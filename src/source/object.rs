@@ -146,13 +146,16 @@ impl Objects {
 
     async fn head(&self, path: &Path) -> Result<ObjectMeta> {
         let head = || self.store.ask(|store| async move { store.head(path).await });
+        let region = self.store.region();
         let mut meta = head().await;
         if meta.as_ref().is_err_and(|error| self.store.may_be_elsewhere(error)) {
             // The answer to a HEAD has no body that could say where.
             let byte = GetOptions { range: Some(GetRange::Bounded(0..1)), ..GetOptions::default() };
             let byte = &byte;
             let read = self.store.ask(|store| async move { store.get_opts(path, byte.clone()).await });
-            if read.await.is_ok() {
+            // Whatever it says of the object: by now the region is known, if the server tells it.
+            drop(read.await);
+            if self.store.region() != region {
                 meta = head().await;
             }
         }

@@ -30,13 +30,15 @@ pub(in crate::source) struct Store {
 struct Asked {
     store: Arc<dyn ObjectStore>,
     region: String,
+    /// Whether a server has named the region. None is followed from there to another one.
+    told: bool,
 }
 
 impl Store {
     /// One that is nowhere else.
     #[cfg(any(feature = "gcs", feature = "azure"))]
     pub(in crate::source) fn new(store: impl ObjectStore) -> Self {
-        Self { asked: Mutex::new(Asked { store: Arc::new(store), region: String::new() }), open: None }
+        Self { asked: Mutex::new(Asked { store: Arc::new(store), region: String::new(), told: false }), open: None }
     }
 
     /// One that `open` opens in a region, in this one until a server names another.
@@ -46,7 +48,12 @@ impl Store {
         open: impl Fn(&str) -> Result<Arc<dyn ObjectStore>> + Send + Sync + 'static,
     ) -> Result<Self> {
         let store = open(&region)?;
-        Ok(Self { asked: Mutex::new(Asked { store, region }), open: Some(Box::new(open)) })
+        Ok(Self { asked: Mutex::new(Asked { store, region, told: false }), open: Some(Box::new(open)) })
+    }
+
+    /// Where it is asked by now.
+    pub(super) fn region(&self) -> String {
+        self.asked().region.clone()
     }
 
     /// Whether this refusal, which says nothing of the kind, may be the answer in a wrong region.
@@ -78,13 +85,16 @@ impl Store {
         let open = self.open.as_ref().filter(|_| told != asked)?;
         let mut now = self.asked();
         if now.region != told {
+            if now.told {
+                return None;
+            }
             let store = open(told).ok()?;
             tracing::info!(
                 named = now.region,
                 region = told,
                 "the bucket is in another region than the one that was named"
             );
-            *now = Asked { store, region: told.to_owned() };
+            *now = Asked { store, region: told.to_owned(), told: true };
         }
         Some(Arc::clone(&now.store))
     }
@@ -97,7 +107,7 @@ impl Store {
 // By hand: some stores' own `Debug` shows keys.
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("region", &self.asked().region).finish_non_exhaustive()
+        f.debug_struct("Store").field("region", &self.region()).finish_non_exhaustive()
     }
 }
 

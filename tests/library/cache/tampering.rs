@@ -70,6 +70,13 @@ async fn a_damaged_tree_is_laid_out_again() {
     };
     assert_eq!(mends(links).await, 0);
     assert_eq!(fs::read_to_string(elsewhere.path().join("tokenizer.json")).unwrap(), "not the cache's");
+    // What can't be mended where it lies gives way.
+    let unmendable = |directory: &Path| {
+        fs::remove_file(directory.join("manifest.json")).unwrap();
+        fs::create_dir(directory.join("manifest.json")).unwrap();
+        fs::remove_dir_all(directory.join("tree")).unwrap();
+    };
+    assert_eq!(mends(unmendable).await, 0);
     let is_file = |directory: &Path| {
         fs::remove_dir_all(directory).unwrap();
         fs::write(directory, "").unwrap();

@@ -220,6 +220,27 @@ async fn listings_of_endless_names() {
     }
 }
 
+/// No more is held in memory than that it is too much.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_level_of_many_directories_is_not_listed_to_its_end() {
+    let directory =
+        |name: &str| format!(r#"{{"length":0,"modificationTime":1,"pathSuffix":"{name}","type":"DIRECTORY"}}"#);
+    let statuses = |entries: &[String]| format!(r#"{{"FileStatuses":{{"FileStatus":[{}]}}}}"#, entries.join(","));
+    let (root, top) = (directory(""), statuses(&(0..200).map(|i| directory(&i.to_string())).collect::<Vec<_>>()));
+    let wide = statuses(&(0..10).map(|id| file(&format!("{id}{}", "x".repeat(100_000)), id, 1)).collect::<Vec<_>>());
+    let server = ScriptedServer::start(move |request| match operation(request) {
+        "GETFILESTATUS" => status(&root),
+        "LISTSTATUS_BATCH" => exception(500, "UnsupportedOperationException", "no"),
+        _ if request.target.contains("/v1/m?") => Response::new(200).body(top.clone()),
+        _ => Response::new(200).body(wide.clone()),
+    })
+    .await;
+    let error = refused(&attributes(&server, "/m"), &user("a")).await;
+    assert_says(&error, ErrorKind::ResourceExhausted, &["16 MiB of names"]);
+    let listed = server.requests().iter().filter(|request| operation(request) == "LISTSTATUS").count();
+    assert!(listed < 100, "{listed} directories were listed");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_answers_by_itself_below_its_own_path() {
     let server = ScriptedServer::start(|request| {

@@ -1,5 +1,7 @@
 //! Buckets that are in another region than the one that the volume names, or that is taken for granted.
 
+use std::collections::BTreeSet;
+
 use modelmount::{Context, Credentials, ErrorKind, Model, ModelRequest, Policy};
 use modelmount_test_support::conformance::Attributes;
 use modelmount_test_support::script::{Request, Response};
@@ -43,6 +45,18 @@ async fn a_server_says_which_one_it_is() {
 fn open(attributes: &Attributes, credentials: &Credentials) -> Model {
     let request = ModelRequest::from_attributes(attributes).unwrap();
     request.open(credentials, &Context::new(Policy::unrestricted()).unwrap()).unwrap()
+}
+
+/// A HEAD is refused there without a word; what is missing and what is empty is known for what it is all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_or_empty_in_another_region() {
+    let Some(bucket) = Bucket::start(S3Kind::Versitygw).await else { return };
+    bucket.put("m/__init__.py", b"").await;
+    let at = |path| in_region(bucket.attributes(path), WRONG);
+    let error = resolve(&at("missing"), &bucket.credentials()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+    let (_, manifest) = resolve(&at("m"), &bucket.credentials()).await.unwrap();
+    authorize(&open(&at("m"), &bucket.credentials()), &manifest.entries()[0]).await.unwrap();
 }
 
 /// The region that a request is signed for (AWS Signature Version 4: `Credential=key/date/region/s3/aws4_request`).
@@ -104,5 +118,12 @@ async fn servers_that_can_not_agree() {
         assert!(error.report().contains("set the attribute region"), "{error:?}");
         assert!(!error.report().contains("evil"), "{error:?}");
         assert_eq!(server.requests().len(), asked, "{told}");
+        // Nor is it led on by the next question.
+        let source = open(&attributes, &keys("AK", "CANARY-SECRET"));
+        for _ in 0..3 {
+            source.sources()[0].list().await.unwrap_err();
+        }
+        let regions: BTreeSet<String> = server.requests().iter().map(signed_for).collect();
+        assert!(!regions.contains("eu-west-3") && regions.len() <= 2, "{regions:?}");
     }
 }

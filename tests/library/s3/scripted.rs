@@ -1,6 +1,7 @@
 //! Answers that no real server gives on demand.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use modelmount::ErrorKind;
 use modelmount_test_support::ScriptedServer;
@@ -167,6 +168,30 @@ async fn reads_are_bound_to_the_listed_version() {
             Err(error) => assert_eq!((error.kind(), matches), (ErrorKind::Changed, false), "{error:?}"),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_asks_to_be_left_alone_is() {
+    // Longer than all attempts take at which nobody says how long to wait.
+    const WAIT: Duration = Duration::from_secs(9);
+    let refused = Arc::new(Mutex::new(Vec::new()));
+    let times = Arc::clone(&refused);
+    let server = ScriptedServer::start(move |request| {
+        let mut times = times.lock().unwrap();
+        match times.first().map(Instant::elapsed) {
+            _ if is_listing(request) => listing(&["m/a"]),
+            _ if request.target.ends_with("/m") => error(404, "NoSuchKey"),
+            Some(since) if since >= WAIT => Response::new(200).header("etag", "\"3\"").body("abc"),
+            _ => {
+                times.push(Instant::now());
+                error(503, "SlowDown").header("retry-after", WAIT.as_secs().to_string())
+            }
+        }
+    })
+    .await;
+    let (source, manifest) = resolve(&at(&server), &keys("AK", "CANARY-SECRET")).await.unwrap();
+    Node::new(limits(1)).fetch(&source, &manifest).await.unwrap();
+    assert_eq!(refused.lock().unwrap().len(), 1, "it was asked again before its time");
 }
 
 /// Servers that are busy for a moment are asked again.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use modelmount::ErrorKind;
+use modelmount::{Context, ErrorKind, ModelRequest, Policy};
 use modelmount_test_support::model::Files;
 use modelmount_test_support::script::{Request, Response};
 use modelmount_test_support::{Nginx, Pattern, Proxy, S3Kind, ScriptedServer, eventually};
@@ -111,6 +111,33 @@ async fn a_server_that_asks_to_be_left_alone_is() {
     let snapshot = node.fetch(&source, &manifest).await.unwrap();
     assert_snapshot(&snapshot, &[("weights".to_owned(), b"abc".to_vec())].into());
     assert_eq!(refused.lock().unwrap().len(), 1, "it was asked again before its time");
+}
+
+/// It counts each caller's requests: with the credentials of somebody else the same download goes on at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_asks_one_caller_alone_to_leave_it_alone() {
+    let (content, refused) = (content(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&refused);
+    let server = ScriptedServer::start(move |request| {
+        let counted = request.header("x-account") == Some("first");
+        if !(counted && reads(request)) {
+            return tagged(Response::content(request, &content));
+        }
+        count.fetch_add(1, Ordering::SeqCst);
+        Response::new(429).header("retry-after", "300")
+    })
+    .await;
+    let attributes = [("modelUri".to_owned(), format!("{}/weights", server.url()))].into();
+    let account = |name: &str| [("headers", format!("{{\"x-account\": \"{name}\"}}"))].into_iter().collect();
+    let context = Context::new(Policy::unrestricted()).unwrap();
+    let request = ModelRequest::from_attributes(&attributes).unwrap();
+    let [first, second] = ["first", "second"].map(|name| request.open(&account(name), &context).unwrap());
+    let manifest = request.resolve(&first).await.unwrap();
+    let node = Node::new(limits(3));
+    let transfer = node.transfers().join(manifest.clone(), first);
+    eventually("the server to refuse", SOON, || refused.load(Ordering::SeqCst) > 0).await;
+    assert_snapshot(&node.fetch(&second, &manifest).await.unwrap(), &files());
+    transfer.wait().await.unwrap();
 }
 
 /// Parts that are not the ones asked for are not written where those belong; the whole is read instead.
