@@ -15,7 +15,7 @@ use futures_util::{StreamExt, TryStreamExt};
 
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Entry, Listing};
+use crate::manifest::{Entry, Listing, TOO_MANY};
 use crate::policy::Policy;
 use crate::uri::ModelUri;
 
@@ -286,6 +286,12 @@ pub fn registration(uri: &ModelUri) -> Result<&'static Registration> {
             format!("{uri}: no source reads the scheme {}://; this build reads {}", uri.scheme(), forms.join(", ")),
         )
     })
+}
+
+/// What a source says that lists more than [`Count`](crate::manifest::Count) takes.
+#[allow(dead_code, reason = "a build may have no source that lists")]
+fn too_many(uri: &ModelUri) -> Error {
+    Error::new(ErrorKind::ResourceExhausted, format!("{uri} {TOO_MANY}: name a path further down"))
 }
 
 /// Ends a stream in an error unless it has exactly `expected` bytes (any number, if `None`), and never yields more.

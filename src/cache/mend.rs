@@ -9,13 +9,12 @@ use std::path::Path;
 use super::blob::same_file;
 use super::layout::Layout;
 use super::snapshot::{Contents, MANIFEST, TREE};
-use crate::error::Result;
 
 /// Makes the snapshot in `damaged` what the one in `whole` is, whose files it takes. Whoever reads a file meanwhile reads the
 /// old one or the new one. Killed at any step, it leaves a snapshot that is damaged, and is mended again.
 pub(super) fn mend(layout: &Layout, whole: &Path, damaged: &Path, contents: &Contents) -> io::Result<()> {
     let (new, old) = (whole.join(TREE), damaged.join(TREE));
-    let directories: BTreeSet<&str> = contents.directories().collect();
+    let directories = contents.directories();
     let files: BTreeSet<&str> = contents.files().iter().map(|file| file.path.as_str()).collect();
     make_directory(layout, &old)?;
     // Outermost first: none is looked into that is a link to elsewhere.
@@ -56,6 +55,5 @@ fn make_directory(layout: &Layout, path: &Path) -> io::Result<()> {
 }
 
 fn out_of_sight(layout: &Layout, path: &Path) -> io::Result<()> {
-    let result: Result<()> = layout.discard(path);
-    result.map_err(io::Error::other)
+    layout.discard(path).map_err(io::Error::other)
 }

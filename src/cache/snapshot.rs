@@ -78,9 +78,9 @@ impl Contents {
         &self.files
     }
 
-    /// The directories that the files lie in, below the model's root.
-    pub(super) fn directories(&self) -> impl Iterator<Item = &str> {
-        self.files.iter().flat_map(|file| file.path.ancestors())
+    /// The directories that the files lie in, below the model's root; each after those that it lies in.
+    pub(super) fn directories(&self) -> BTreeSet<&str> {
+        self.files.iter().flat_map(|file| file.path.ancestors()).collect()
     }
 }
 
@@ -221,7 +221,7 @@ fn lay_out(layout: &Layout, scratch: &Path, contents: &Contents) -> io::Result<(
     let make = |path: &Path| fs::DirBuilder::new().mode(0o755).create(path);
     make(scratch)?;
     make(&tree)?;
-    for directory in contents.directories().collect::<BTreeSet<_>>() {
+    for directory in contents.directories() {
         make(&tree.join(directory))?;
     }
     for file in &contents.files {

@@ -18,7 +18,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use super::{ByteStream, Context, Options, Portion, Registration, Source};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Count, Entry, Item, Listing, TOO_MANY};
+use crate::manifest::{Count, Entry, Item, Listing};
 use crate::uri::ModelUri;
 
 pub(super) const REGISTRATION: Registration = Registration {
@@ -119,8 +119,7 @@ impl Local {
                 let found = found.map_err(failed)?;
                 let path = directory.join(found.file_name());
                 if !count.add(&path.to_string_lossy()) {
-                    let text = format!("{} {TOO_MANY}: name a path further down", self.uri);
-                    return Err(Error::new(ErrorKind::ResourceExhausted, text));
+                    return Err(super::too_many(&self.uri));
                 }
                 let kind = found.file_type().map_err(failed)?;
                 if kind.is_dir() {

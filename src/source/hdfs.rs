@@ -19,7 +19,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::{Attribute, ByteStream, Context, Options, PlaceKeys, Portion, Registration, Source};
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Count, Entry, Item, Listing, TOO_MANY};
+use crate::manifest::{Count, Entry, Item, Listing};
 use crate::net::{network_error, origin_text};
 use crate::uri::ModelUri;
 
@@ -94,9 +94,7 @@ impl Hdfs {
                 for entry in entries {
                     let path = format!("{directory}/{}", entry.name);
                     if !count.add(&path) {
-                        return Err(
-                            self.error(ErrorKind::ResourceExhausted, format!("{TOO_MANY}: name a path further down"))
-                        );
+                        return Err(super::too_many(self.rest.uri()));
                     }
                     match entry.kind {
                         Kind::Directory => level.push(path),

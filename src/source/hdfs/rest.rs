@@ -12,8 +12,9 @@ use super::answer::{self, Page, Status};
 use super::refusal::{self, Refusal};
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Count, TOO_MANY};
+use crate::manifest::Count;
 use crate::net::{HttpClient, body, origin_text, read_all};
+use crate::source::too_many;
 use crate::uri::ModelUri;
 
 /// Longest answer about names: a directory of 100,000 files, where the namenode does not send pages.
@@ -78,8 +79,7 @@ impl Rest {
                 return Ok(None);
             }
             if !page.iter().all(|entry| count.add(&entry.name)) {
-                let text = format!("{} {TOO_MANY}: name a path further down", self.uri);
-                return Err(Error::new(ErrorKind::ResourceExhausted, text));
+                return Err(too_many(&self.uri));
             }
             entries.extend(page);
             if remaining == 0 {

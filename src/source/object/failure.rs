@@ -3,8 +3,8 @@
 use object_store::Error as Store;
 
 use crate::error::{Error, ErrorKind};
-use crate::manifest::TOO_MANY;
 use crate::net::{Root, cause, deepest};
+use crate::source::too_many;
 use crate::uri::ModelUri;
 
 /// What the sentences name.
@@ -199,7 +199,7 @@ impl Failures {
     }
 
     pub(in crate::source) fn too_many(&self) -> Error {
-        Error::new(ErrorKind::ResourceExhausted, format!("{} {TOO_MANY}: name a path further down", self.uri))
+        too_many(&self.uri)
     }
 }
 

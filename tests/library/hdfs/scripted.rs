@@ -14,6 +14,14 @@ fn file(name: &str, id: u64, length: usize) -> String {
     format!(r#"{{"fileId":{id},"length":{length},"modificationTime":1,"pathSuffix":"{name}","type":"FILE"}}"#)
 }
 
+fn directory(name: &str) -> String {
+    format!(r#"{{"length":0,"modificationTime":1,"pathSuffix":"{name}","type":"DIRECTORY"}}"#)
+}
+
+fn statuses(entries: &[String]) -> String {
+    format!(r#"{{"FileStatuses":{{"FileStatus":[{}]}}}}"#, entries.join(","))
+}
+
 fn status(status: &str) -> Response {
     Response::new(200).body(format!(r#"{{"FileStatus":{status}}}"#))
 }
@@ -167,8 +175,6 @@ async fn a_server_without_pages_is_asked_for_all_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_listings_end_in_an_error() {
-    let directory =
-        |name: &str| format!(r#"{{"length":0,"modificationTime":1,"pathSuffix":"{name}","type":"DIRECTORY"}}"#);
     let link =
         r#"{"length":0,"modificationTime":1,"pathSuffix":"l","type":"SYMLINK","symlink":"/etc/passwd"}"#.to_owned();
     let long = "x".repeat(250);
@@ -179,7 +185,7 @@ async fn hostile_listings_end_in_an_error() {
         (link, ErrorKind::FailedPrecondition, "symbolic link"),
     ] {
         let top = directory("");
-        let listing = format!(r#"{{"FileStatuses":{{"FileStatus":[{entry}]}}}}"#);
+        let listing = statuses(&[entry]);
         let server = ScriptedServer::start(move |request| match operation(request) {
             "GETFILESTATUS" => status(&top),
             "LISTSTATUS_BATCH" => exception(500, "UnsupportedOperationException", "no"),
@@ -193,9 +199,6 @@ async fn hostile_listings_end_in_an_error() {
 /// In one directory, with pages and without, and in many.
 #[tokio::test(flavor = "multi_thread")]
 async fn listings_of_endless_names() {
-    let directory =
-        |name: &str| format!(r#"{{"length":0,"modificationTime":1,"pathSuffix":"{name}","type":"DIRECTORY"}}"#);
-    let statuses = |entries: &[String]| format!(r#"{{"FileStatuses":{{"FileStatus":[{}]}}}}"#, entries.join(","));
     let page = |entries: &[String]| {
         format!(r#"{{"DirectoryListing":{{"partialListing":{},"remainingEntries":1}}}}"#, statuses(entries))
     };
@@ -223,9 +226,6 @@ async fn listings_of_endless_names() {
 /// No more is held in memory than that it is too much.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_level_of_many_directories_is_not_listed_to_its_end() {
-    let directory =
-        |name: &str| format!(r#"{{"length":0,"modificationTime":1,"pathSuffix":"{name}","type":"DIRECTORY"}}"#);
-    let statuses = |entries: &[String]| format!(r#"{{"FileStatuses":{{"FileStatus":[{}]}}}}"#, entries.join(","));
     let (root, top) = (directory(""), statuses(&(0..200).map(|i| directory(&i.to_string())).collect::<Vec<_>>()));
     let wide = statuses(&(0..10).map(|id| file(&format!("{id}{}", "x".repeat(100_000)), id, 1)).collect::<Vec<_>>());
     let server = ScriptedServer::start(move |request| match operation(request) {
